@@ -1,0 +1,20 @@
+"""Field-level encryption and key management for SQLAlchemy applications."""
+
+from fieldvault import errors
+from fieldvault.keys.policy import CachePolicy, RotationPolicy
+from fieldvault.keys.records import KeyInfo, KeyState, Purpose
+from fieldvault.lifecycle.erase import ErasureReceipt
+from fieldvault.scope import KeyScope
+from fieldvault.vault import Vault
+
+__all__ = [
+    "CachePolicy",
+    "ErasureReceipt",
+    "KeyInfo",
+    "KeyScope",
+    "KeyState",
+    "Purpose",
+    "RotationPolicy",
+    "Vault",
+    "errors",
+]

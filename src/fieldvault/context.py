@@ -1,0 +1,76 @@
+"""What a ciphertext or a wrapped key is bound to, in encodings that no two contexts share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from fieldvault.errors import ConfigurationError
+
+__all__ = ["MAX_NAME_SIZE", "associated_data", "check_name", "encode_context", "encode_row"]
+
+MAX_NAME_SIZE = 255
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _prefixed(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
+
+
+def _optional(part: bytes | None) -> bytes:
+    return b"\x00" if part is None else b"\x01" + _prefixed(part)
+
+
+def check_name(kind: str, name: object) -> str:
+    """``name`` as it is, if it may name a tenant, a subject or a field (docs/format.md, 1).
+
+    Raises:
+        ConfigurationError: otherwise; the message says ``kind`` and the rule.
+    """
+    if type(name) is not str:
+        raise ConfigurationError(f"a {kind} is a str, not {type(name).__name__}")
+    if not name:
+        raise ConfigurationError(f"a {kind} is not empty; leave it out (None) where there is none")
+    if _CONTROL.search(name):
+        raise ConfigurationError(f"a {kind} has no control characters and no surrogates")
+    if len(name.encode()) > MAX_NAME_SIZE:
+        raise ConfigurationError(f"a {kind} has at most {MAX_NAME_SIZE} bytes of UTF-8")
+    return name
+
+
+def associated_data(
+    header: bytes, *, tenant: str, field: str, subject: str | None, row: bytes | None = None
+) -> bytes:
+    """The associated data of a value.
+
+    ``header`` (19 bytes), tenant, field, subject and, where bound, the row.
+    """
+    return b"".join(
+        (
+            header,
+            _prefixed(tenant.encode()),
+            _prefixed(field.encode()),
+            _optional(None if subject is None else subject.encode()),
+            _optional(row),
+        )
+    )
+
+
+def encode_row(identity: Sequence[str]) -> bytes:
+    """The row part of the associated data.
+
+    The primary key's parts, as text, in the order of the key's columns.
+    """
+    return b"".join(_prefixed(part.encode()) for part in identity)
+
+
+def encode_context(context: Mapping[str, str]) -> bytes:
+    """A KMS encryption context as bytes.
+
+    The number of entries, then names and values in ascending order of the names.
+    """
+    entries = sorted((name.encode(), value.encode()) for name, value in context.items())
+    return len(entries).to_bytes(4, "big") + b"".join(
+        _prefixed(name) + _prefixed(value) for name, value in entries
+    )

@@ -1,0 +1,1 @@
+"""Data keys: records, protocols, and the ring that caches them."""

@@ -1,0 +1,236 @@
+"""The cache of unwrapped keys: bounded, aged, and readable without a lock."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import repeat
+from math import inf
+
+from fieldvault.codecs import TEXT
+from fieldvault.context import associated_data
+from fieldvault.envelope import HEADER_SIZE, header
+from fieldvault.keys.records import Change, KeyRecord, KeySlot, KeyState, Purpose
+from fieldvault.secret import Secret
+from fieldvault.suites import Open, Seal, Suite
+
+__all__ = ["CachedKey", "KeyCache", "Owner", "ValueKey"]
+
+Owner = str | tuple[str, str]
+"""Whose values a key seals.
+
+The tenant, or tenant and subject. Bare text for a tenant, because its hash is already there.
+"""
+
+_EXHAUSTED: repeat[bool] = repeat(True, 0)
+
+
+class ValueKey:
+    """A data key ready for the values of one suite and type; what the hot paths hold.
+
+    ``fresh_until`` is the moment up to which it may be used without a look at anything else. ``uses`` yields
+    ``True`` for each message that this process has reserved, then ends; ``next`` on it is atomic, so that
+    counting takes no lock. ``contexts`` has the associated data by field.
+    """
+
+    __slots__ = (
+        "contexts",
+        "fresh_until",
+        "header",
+        "is_text",
+        "key",
+        "kind",
+        "nonce_end",
+        "nonce_size",
+        "open",
+        "seal",
+        "subject",
+        "tenant",
+        "uses",
+    )
+
+    def __init__(self, key: CachedKey, suite: Suite, kind: int) -> None:
+        self.key = key
+        self.kind = kind
+        self.is_text = kind == TEXT
+        self.tenant = key.record.tenant
+        self.subject = key.record.subject
+        self.header = header(suite.number, kind, key.record.key_id)
+        self.nonce_size = suite.nonce_size
+        self.nonce_end = HEADER_SIZE + suite.nonce_size
+        self.seal, self.open = key.functions(suite)
+        self.contexts: dict[str, bytes] = {}
+        self.fresh_until = -inf
+        self.uses = key.uses
+
+    def context(self, field: str) -> bytes:
+        """The associated data of a field without row binding, made once."""
+        made = associated_data(self.header, tenant=self.tenant, field=field, subject=self.subject)
+        self.contexts[field] = made
+        return made
+
+    def __repr__(self) -> str:
+        return f"<ValueKey {self.header.hex()}>"
+
+
+class CachedKey:
+    """An unwrapped data key with its record, until ``expires``.
+
+    ``value_keys`` has what was made of it, by suite number and type; they share the block of reserved
+    messages, ``uses``.
+    """
+
+    __slots__ = (
+        "_functions",
+        "evicted",
+        "expires",
+        "loaded_at",
+        "record",
+        "secret",
+        "touched",
+        "uses",
+        "value_keys",
+    )
+
+    def __init__(self, record: KeyRecord, secret: Secret, *, loaded_at: float, ttl: float) -> None:
+        self.record = record
+        self.secret = secret
+        self.loaded_at = loaded_at
+        self.expires = loaded_at + ttl
+        self.value_keys: dict[tuple[int, int], ValueKey] = {}
+        self._functions: dict[int, tuple[Seal, Open]] = {}
+        self.uses = _EXHAUSTED
+        self.touched = True
+        self.evicted = False
+
+    def functions(self, suite: Suite) -> tuple[Seal, Open]:
+        """``seal`` and ``open`` of a suite; its key is derived once."""
+        made = self._functions.get(suite.number)
+        if made is None:
+            made = self._functions[suite.number] = suite.functions(self.secret)
+        return made
+
+    def grant(self, uses: int) -> None:
+        """Take up a block of reserved messages in place of the one before."""
+        self.uses = repeat(True, uses)
+        for made in self.value_keys.values():
+            made.uses = self.uses
+
+    def __repr__(self) -> str:
+        return f"<CachedKey {self.record.key_id.hex()}>"
+
+
+class KeyCache:
+    """Unwrapped keys, at most ``max_keys`` of them.
+
+    ``opening`` (by ciphertext header) and ``sealing`` (by suite number and type, then by owner) are plain
+    dictionaries that the hot paths read without a lock; whoever finds nothing fresh there takes the slow
+    path. The lock orders changes, and is never held over input or output. When it is full the oldest key goes
+    that was not used since it last came up.
+    """
+
+    __slots__ = ("_active", "_keys", "_lock", "_max_keys", "opening", "sealing")
+
+    def __init__(self, max_keys: int) -> None:
+        self._max_keys = max_keys
+        self._keys: dict[bytes, CachedKey] = {}
+        self._active: dict[KeySlot, CachedKey] = {}
+        self.opening: dict[bytes, ValueKey] = {}
+        self.sealing: defaultdict[tuple[int, int], dict[Owner, ValueKey]] = defaultdict(dict)
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """What orders changes; for checks that must hold at the moment of the change."""
+        return self._lock
+
+    def get(self, key_id: bytes) -> CachedKey | None:
+        """The key, however stale."""
+        return self._keys.get(key_id)
+
+    def active(self, slot: KeySlot) -> CachedKey | None:
+        """The slot's active key as far as this process knows, however stale."""
+        return self._active.get(slot)
+
+    def discard(self, key_id: bytes) -> None:
+        """Evict one key, if it is there."""
+        with self._lock:
+            key = self._keys.get(key_id)
+            if key is not None:
+                self._evict(key)
+
+    def put(self, key: CachedKey) -> None:
+        """Take a key in, in place of what was there under its id."""
+        with self._lock:
+            old = self._keys.get(key.record.key_id)
+            if old is not None:
+                # What it reserved outlives its age.
+                key.uses = old.uses
+                self._evict(old)
+            self._keys[key.record.key_id] = key
+            if key.record.state is KeyState.ACTIVE:
+                self._active[key.record.slot] = key
+            while len(self._keys) > self._max_keys:
+                oldest = next(iter(self._keys.values()))
+                if oldest.touched and oldest is not key:
+                    oldest.touched = False
+                    self._keys[oldest.record.key_id] = self._keys.pop(oldest.record.key_id)
+                else:
+                    self._evict(oldest)
+
+    def value_key(self, key: CachedKey, suite: Suite, kind: int) -> ValueKey:
+        """The key for a suite and type of value, made on first use and then offered to the hot paths."""
+        place = (suite.number, kind)
+        with self._lock:
+            made = key.value_keys.get(place)
+            if made is None:
+                made = key.value_keys[place] = ValueKey(key, suite, kind)
+            if not key.evicted:
+                record = key.record
+                self.opening[made.header] = made
+                if record.state is KeyState.ACTIVE and record.purpose is Purpose.DATA:
+                    self.sealing[place][_owner(record)] = made
+            return made
+
+    def drop(self, changes: Iterable[Change] | None) -> None:
+        """Evict the keys of the scopes that were touched; all keys for ``None``."""
+        with self._lock:
+            if changes is None:
+                doomed = list(self._keys.values())
+            else:
+                noted = list(changes)
+                tenants = {change.tenant for change in noted if change.whole_tenant}
+                scopes = {(change.tenant, change.subject) for change in noted}
+                doomed = [
+                    key
+                    for key in self._keys.values()
+                    if key.record.tenant in tenants or (key.record.tenant, key.record.subject) in scopes
+                ]
+            for key in doomed:
+                self._evict(key)
+
+    def after_fork(self) -> None:
+        """In a child: a lock of its own, and no claim on the messages that the parent reserved."""
+        self._lock = threading.RLock()
+        for key in self._keys.values():
+            key.grant(0)
+
+    def _evict(self, key: CachedKey) -> None:
+        record = key.record
+        key.evicted = True
+        del self._keys[record.key_id]
+        if self._active.get(record.slot) is key:
+            del self._active[record.slot]
+        for place, made in key.value_keys.items():
+            made.fresh_until = -inf
+            self.opening.pop(made.header, None)
+            if self.sealing[place].get(_owner(record)) is made:
+                del self.sealing[place][_owner(record)]
+
+
+def _owner(record: KeyRecord) -> Owner:
+    return record.tenant if record.subject is None else (record.tenant, record.subject)

@@ -1,0 +1,176 @@
+"""A key store in this process's memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from fieldvault.errors import KeyShredded
+from fieldvault.keys.protocols import Addition
+from fieldvault.keys.records import Change, Fence, KeyRecord, KeySlot, KeyState, Snapshot, check_transition
+from fieldvault.settings import Section
+
+__all__ = ["MemoryKeyStore"]
+
+
+class MemoryKeyStore:
+    """Keeps keys as long as the process lives, for tests and for data that may die with it.
+
+    It is the reference of the ``KeyStore`` protocol: the conformance kit holds every other store to what this
+    one does. A forked child has a copy of its own, which sees nothing of what the parent does afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: dict[bytes, KeyRecord] = {}
+        self._tenants: dict[str, None] = {}
+        self._fences: dict[tuple[str, str | None], Fence] = {}
+        self._changes: list[Change] = []
+        self._lease = 0.0
+
+    @classmethod
+    def from_config(cls, section: Section) -> MemoryKeyStore:
+        """An empty store; the section has no members but its type."""
+        section.finish()
+        return cls()
+
+    def generation(self) -> int:
+        """See ``KeyStore.generation``."""
+        return len(self._changes)
+
+    def changes(self, since: int) -> Sequence[Change] | None:
+        """See ``KeyStore.changes``."""
+        return self._changes[since:]
+
+    def fetch(self, key_ids: Sequence[bytes]) -> Snapshot:
+        """See ``KeyStore.fetch``."""
+        with self._lock:
+            return self._snapshot(self._keys[key_id] for key_id in key_ids if key_id in self._keys)
+
+    def current(self, slots: Sequence[KeySlot]) -> Snapshot:
+        """See ``KeyStore.current``."""
+        with self._lock:
+            found: list[KeyRecord] = []
+            for slot in set(slots):
+                filling = self._in(slot)
+                newest = max((record.version for record in filling), default=0)
+                live = (KeyState.ACTIVE, KeyState.SUSPENDED)
+                found += [record for record in filling if record.state in live or record.version == newest]
+            return self._snapshot(found)
+
+    def add_active(self, additions: Sequence[Addition]) -> AbstractSet[bytes]:
+        """See ``KeyStore.add_active``."""
+        with self._lock:
+            for addition in additions:
+                if self._fence(addition.record.tenant, addition.record.subject) is not None:
+                    raise KeyShredded.of_scope(addition.record.tenant, addition.record.subject)
+            accepted: set[bytes] = set()
+            for record, replaces in additions:
+                filling = self._in(record.slot)
+                active = next((other.key_id for other in filling if other.state is KeyState.ACTIVE), None)
+                if active != replaces or any(other.version >= record.version for other in filling):
+                    continue
+                if replaces is not None:
+                    self._keys[replaces] = replace(self._keys[replaces], state=KeyState.RETIRED)
+                    self._changes.append(Change(record.tenant, record.subject))
+                self._keys[record.key_id] = record
+                self._tenants.setdefault(record.tenant)
+                accepted.add(record.key_id)
+            return accepted
+
+    def transition(self, key_id: bytes, *, expect: KeyState, to: KeyState) -> bool:
+        """See ``KeyStore.transition``."""
+        check_transition(expect, to)
+        with self._lock:
+            record = self._keys.get(key_id)
+            if record is None or record.state is not expect:
+                return False
+            if to is KeyState.ACTIVE and any(
+                other.state is KeyState.ACTIVE for other in self._in(record.slot)
+            ):
+                return False
+            wrapped = None if to is KeyState.DESTROYED else record.wrapped
+            self._keys[key_id] = replace(record, state=to, wrapped=wrapped)
+            self._changes.append(Change(record.tenant, record.subject, whole_tenant=record.subject is None))
+            return True
+
+    def reserve(self, key_ids: Sequence[bytes], uses: int, *, limit: int) -> Mapping[bytes, int]:
+        """See ``KeyStore.reserve``."""
+        with self._lock:
+            granted: dict[bytes, int] = {}
+            for key_id in key_ids:
+                record = self._keys.get(key_id)
+                if record is not None and record.state is KeyState.ACTIVE and record.uses + uses <= limit:
+                    self._keys[key_id] = replace(record, uses=record.uses + uses)
+                    granted[key_id] = record.uses + uses
+            return granted
+
+    def rewrap(self, key_id: bytes, *, expect: bytes, wrapped: bytes) -> bool:
+        """See ``KeyStore.rewrap``."""
+        with self._lock:
+            record = self._keys.get(key_id)
+            if record is None or record.wrapped != expect:
+                return False
+            self._keys[key_id] = replace(record, wrapped=wrapped)
+            return True
+
+    def shred(self, fence: Fence) -> Sequence[bytes]:
+        """See ``KeyStore.shred``."""
+        with self._lock:
+            scope = (fence.tenant, fence.subject)
+            own = [record for record in self._keys.values() if (record.tenant, record.subject) == scope]
+            doomed = [record for record in own if record.state is not KeyState.DESTROYED]
+            if doomed or scope not in self._fences:
+                self._changes.append(Change(*scope, whole_tenant=fence.subject is None))
+            self._fences.setdefault(scope, fence)
+            self._tenants.setdefault(fence.tenant)
+            for record in doomed:
+                self._keys[record.key_id] = replace(record, state=KeyState.DESTROYED, wrapped=None)
+            return [record.key_id for record in own]
+
+    def fence(self, tenant: str, subject: str | None) -> Fence | None:
+        """See ``KeyStore.fence``."""
+        with self._lock:
+            return self._fence(tenant, subject)
+
+    def keys(self, tenant: str, subject: str | None) -> Sequence[KeyRecord]:
+        """See ``KeyStore.keys``."""
+        return [record for record in self.all_keys(tenant) if record.subject == subject]
+
+    def all_keys(self, tenant: str) -> Iterator[KeyRecord]:
+        """See ``KeyStore.all_keys``."""
+        with self._lock:
+            own = [record for record in self._keys.values() if record.tenant == tenant]
+        return iter(sorted(own, key=lambda record: (record.subject or "", record.purpose, record.version)))
+
+    def tenants(self) -> Iterator[str]:
+        """See ``KeyStore.tenants``."""
+        with self._lock:
+            return iter(sorted(self._tenants))
+
+    def declare_lease(self, seconds: float) -> float:
+        """See ``KeyStore.declare_lease``."""
+        with self._lock:
+            self._lease = max(self._lease, seconds)
+            return self._lease
+
+    def check(self) -> str:
+        """See ``KeyStore.check``."""
+        return f"memory of this process, {len(self._keys)} keys"
+
+    def close(self) -> None:
+        """See ``KeyStore.close``; the keys stay as long as the object."""
+
+    def _in(self, slot: KeySlot) -> list[KeyRecord]:
+        return [record for record in self._keys.values() if record.slot == slot]
+
+    def _fence(self, tenant: str, subject: str | None) -> Fence | None:
+        return self._fences.get((tenant, None)) or self._fences.get((tenant, subject))
+
+    def _snapshot(self, records: Iterable[KeyRecord]) -> Snapshot:
+        found = {record.key_id: record for record in records}
+        parents = {record.parent for record in found.values() if record.parent is not None}
+        found.update({key_id: self._keys[key_id] for key_id in parents if key_id in self._keys})
+        return Snapshot(self.generation(), found)

@@ -1,0 +1,1 @@
+"""What happens to keys after they were made: states, erasure."""

@@ -1,0 +1,85 @@
+"""The ambient scope of the work being done: tenant, subject, actor, purpose."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from types import TracebackType
+
+from fieldvault.context import check_name
+
+__all__ = ["KeyScope", "Scope", "ScopeGuard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Who the work is for.
+
+    ``tenant`` and ``subject`` choose keys; ``actor`` and ``purpose`` say who reads and why.
+    """
+
+    tenant: str | None = None
+    subject: str | None = None
+    actor: str | None = None
+    purpose: str | None = None
+
+    def narrowed(
+        self, tenant: str | None, subject: str | None, actor: str | None, purpose: str | None
+    ) -> Scope:
+        """This scope with what is given laid over it.
+
+        Another tenant drops the subject, which belonged to the former.
+        """
+        for kind, name in (("tenant", tenant), ("subject", subject)):
+            if name is not None:
+                check_name(kind, name)
+        moved = tenant is not None and tenant != self.tenant
+        return Scope(
+            tenant=self.tenant if tenant is None else tenant,
+            subject=subject if subject is not None or moved else self.subject,
+            actor=self.actor if actor is None else actor,
+            purpose=self.purpose if purpose is None else purpose,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyScope:
+    """Where each row's keys come from: the mapped attributes that hold its tenant and its subject.
+
+    An attribute's value becomes text as docs/format.md section 5 says: text as it is, integers in decimal,
+    UUIDs lower-case with hyphens. ``tenant=None`` leaves the tenant to the ambient scope.
+    """
+
+    tenant: str | None = None
+    subject: str | None = None
+
+
+class ScopeGuard:
+    """What ``vault.scope(...)`` returns.
+
+    Enters the scope on ``with`` and ``async with``, leaves it at the end.
+    """
+
+    __slots__ = ("_scope", "_tokens", "_variable")
+
+    def __init__(self, variable: ContextVar[Scope], scope: Scope) -> None:
+        self._variable = variable
+        self._scope = scope
+        self._tokens: list[Token[Scope]] = []
+
+    def __enter__(self) -> Scope:
+        self._tokens.append(self._variable.set(self._scope))
+        return self._scope
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._variable.reset(self._tokens.pop())
+
+    async def __aenter__(self) -> Scope:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)

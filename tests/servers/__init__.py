@@ -1,0 +1,1 @@
+"""The real servers that tests talk to: owned by the test run, on private sockets, gone when it ends."""

@@ -1,0 +1,71 @@
+"""The registry of real parts: one entry a part, and a fixture module that starts it.
+
+The standard library is all this module may import: before anything is installed, it tells what to install.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A real program, or library, that the tests talk to.
+
+    Args:
+        name: What people call it; the tests' closing lines name it so.
+        debian_package: The package that brings it, or None where Python itself does.
+        executables: The programs that have to be there.
+        folders: Glob patterns of folders off PATH that may hold them, tried before PATH.
+    """
+
+    name: str
+    debian_package: str | None = None
+    executables: Sequence[str] = ()
+    folders: Sequence[str] = ()
+
+    def find(self, executable: str) -> Path | None:
+        """Return where the executable is; of several releases, the newest."""
+        found = [
+            folder / executable
+            for pattern in self.folders
+            for folder in Path("/").glob(pattern.lstrip("/"))
+            if (folder / executable).is_file()
+        ]
+        if found:
+            return max(found, key=lambda path: [int(part) for part in path.parts if part.isdecimal()])
+        on_path = shutil.which(executable)
+        return Path(on_path) if on_path else None
+
+    def missing(self) -> list[str]:
+        """Return the executables that are nowhere to be found."""
+        return [executable for executable in self.executables if self.find(executable) is None]
+
+    def path(self, executable: str) -> Path:
+        """Return where the executable is.
+
+        Raises:
+            FileNotFoundError: It is not installed.
+        """
+        found = self.find(executable)
+        if found is None:
+            raise FileNotFoundError(f"{self.name}: {executable} is not installed")
+        return found
+
+
+SQLITE = Part("SQLite")
+POSTGRESQL = Part(
+    "PostgreSQL",
+    debian_package="postgresql",
+    executables=("initdb", "postgres"),
+    folders=("/usr/lib/postgresql/*/bin",),
+)
+MARIADB = Part(
+    "MariaDB",
+    debian_package="mariadb-server",
+    executables=("mariadb-install-db", "mariadbd"),
+    folders=("/usr/sbin", "/usr/bin"),
+)
+
+PARTS = (SQLITE, POSTGRESQL, MARIADB)

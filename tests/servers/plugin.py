@@ -1,0 +1,91 @@
+"""The pytest plugin: lazy servers for a whole run, a fresh database for each test, the closing lines."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.parts import MARIADB, POSTGRESQL, SQLITE
+from tests.servers.postgresql import PostgreSQLServer
+from tests.servers.record import REQUIRE_ALL, PartsRecord
+
+RECORD = pytest.StashKey[PartsRecord]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the run's record."""
+    config.stash[RECORD] = PartsRecord()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run of the whole suite that left out a part although all are required."""
+    record = session.config.stash[RECORD]
+    whole_suite = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if record.require_all and whole_suite and record.untouched() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the tests talked to."""
+    record = config.stash[RECORD]
+    for line in record.closing_lines():
+        terminalreporter.write_line(line)
+    if record.require_all and record.untouched():
+        terminalreporter.write_line(
+            f"{REQUIRE_ALL}=1, yet not exercised: {', '.join(record.untouched())}", red=True
+        )
+
+
+@pytest.fixture(scope="session")
+def real_parts(request: pytest.FixtureRequest) -> PartsRecord:
+    """Record what this run talks to; a fixture of a new part asks it for leave."""
+    return request.config.stash[RECORD]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(real_parts: PartsRecord) -> Iterator[PostgreSQLServer]:
+    """Run one PostgreSQL for the whole run."""
+    real_parts.require(POSTGRESQL)
+    with PostgreSQLServer() as server:
+        real_parts.exercised[POSTGRESQL.name] = server.version
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(real_parts: PartsRecord) -> Iterator[MariaDBServer]:
+    """Run one MariaDB for the whole run."""
+    real_parts.require(MARIADB)
+    with MariaDBServer() as server:
+        real_parts.exercised[MARIADB.name] = server.version
+        yield server
+
+
+@pytest.fixture
+def sqlite_url(real_parts: PartsRecord, tmp_path: Path) -> str:
+    """Return the URL of an SQLite database file that does not exist yet."""
+    real_parts.exercised[SQLITE.name] = sqlite3.sqlite_version
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgreSQLServer) -> Iterator[str]:
+    """Yield the URL of a fresh, empty PostgreSQL database."""
+    with postgresql_server.fresh_database() as url:
+        yield url
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
+    """Yield the URL of a fresh, empty MariaDB database."""
+    with mariadb_server.fresh_database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a fresh, empty database of each kind in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
