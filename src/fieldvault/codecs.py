@@ -9,14 +9,14 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fieldvault.envelope import PADDED
-from fieldvault.errors import ConfigurationError, MalformedCiphertext, UnsupportedValue
+from fieldvault.errors import ConfigurationError, FieldVaultError, MalformedCiphertext, UnsupportedValue
 
 __all__ = ["MAX_PADDING", "TEXT", "check_padding", "decode", "encode", "pad"]
 
@@ -27,7 +27,11 @@ MAX_PADDING = 65_536
 
 _MICROSECOND = timedelta(microseconds=1)
 _FLOAT = struct.Struct(">d")
-_ZONED = re.compile(r"(?P<iso>[^\[]+)(?:\[(?P<zone>[^\[\]]+)\])?", re.ASCII)
+# The context of the moment may ask for a small e; this one is never changed.
+_DECIMAL = Context(capitals=1)
+_ZONE_NAME = r"[A-Za-z0-9_+./-]+"
+_ZONED = re.compile(rf"(?P<iso>[^\[]+)(?:\[(?P<zone>{_ZONE_NAME})\])?")
+_KNOWN_BY_NAME = re.compile(_ZONE_NAME)
 
 
 def _named(value: object) -> str:
@@ -48,31 +52,55 @@ def _integer(value: int) -> bytes:
     return value.to_bytes((value + (value < 0)).bit_length() // 8 + 1, "big", signed=True)
 
 
+def _decimal(value: Decimal) -> bytes:
+    return _DECIMAL.to_sci_string(value).encode()
+
+
 def _zone(value: datetime | time) -> bytes:
     zone = value.tzinfo
     if zone is None or type(zone) is timezone:
         return b""
-    if isinstance(zone, ZoneInfo) and zone.key is not None:
+    if type(zone) is ZoneInfo and _KNOWN_BY_NAME.fullmatch(zone.key or ""):
         return f"[{zone.key}]".encode()
     raise UnsupportedValue(
-        f"{_named(value)} with a tzinfo of class {_named(zone)}: use zoneinfo.ZoneInfo or datetime.timezone"
+        f"{_named(value)} with a tzinfo of class {_named(zone)} that no reader could find by name: use "
+        f"zoneinfo.ZoneInfo(name) or datetime.timezone"
     )
 
 
 def _zoned(value: datetime | time) -> bytes:
-    return bytes((value.fold,)) + value.isoformat().encode() + _zone(value)
+    zone = _zone(value)
+    if zone and type(value) is time:
+        # Without a date a named zone has no offset, except those zones that never change theirs.
+        value = value.replace(tzinfo=None)
+    return bytes((value.fold,)) + value.isoformat().encode() + zone
+
+
+def _enum_class(path: str) -> Any:
+    """The class at ``module:qualified name``, or ``None``.
+
+    Only what the application has imported, and no attribute hooks: a ciphertext never makes this process load
+    or run code.
+    """
+    module, _, qualified = path.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in qualified.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return found if isinstance(found, type) and issubclass(found, Enum) else None
 
 
 def _enum(value: Enum) -> bytes:
     cls = type(value)
-    if "<locals>" in cls.__qualname__:
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    if _enum_class(path) is not cls:
         raise UnsupportedValue(
-            f"enumeration {_named(value)}: its class is local to a function, so no reader could find it"
+            f"enumeration {_named(value)}: no reader could find its class under that name; define it at the "
+            f"top of a module"
         )
     if value._name_ not in cls.__members__:
         raise UnsupportedValue(f"enumeration {_named(value)}: only members with a name are encoded")
-    path = f"{cls.__module__}:{cls.__qualname__}".encode()
-    return len(path).to_bytes(4, "big") + path + value._name_.encode()
+    found = _text(path)
+    return len(found).to_bytes(4, "big") + found + _text(value._name_)
 
 
 def _check_json(value: object) -> None:
@@ -94,15 +122,14 @@ def _check_json(value: object) -> None:
 
 
 def _json(value: object) -> bytes:
-    problem = "JSON nested too deeply"
+    problem = "JSON nested too deeply, or containing itself"
     try:
         _check_json(value)
         return _text(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     except RecursionError:
         pass
     except ValueError:
-        # json's own complaints.
-        problem = "JSON that contains itself, or an integer with more digits than Python prints"
+        problem = "JSON with an integer of more digits than Python prints"
     raise UnsupportedValue(problem)
 
 
@@ -113,7 +140,7 @@ _ENCODERS: Mapping[type, tuple[int, Callable[[Any], bytes]]] = MappingProxyType(
         bool: (3, lambda value: b"\x01" if value else b"\x00"),
         int: (4, _integer),
         float: (5, _FLOAT.pack),
-        Decimal: (6, lambda value: str(value).encode()),
+        Decimal: (6, _decimal),
         date: (7, lambda value: value.isoformat().encode()),
         time: (8, _zoned),
         datetime: (9, _zoned),
@@ -189,12 +216,15 @@ def _decode_zoned(cls: type[Any], body: bytes) -> Any:
     match = _ZONED.fullmatch(body[1:].decode("ascii"))
     if match is None or body[0] > 1:
         raise ValueError
-    value = cls.fromisoformat(match["iso"]).replace(fold=body[0])
-    if match["zone"] is None:
-        return _whole(value, body, _zoned)
+    iso, zone = match.groups()
+    value = _whole(cls.fromisoformat(iso).replace(fold=body[0]), body[: 1 + len(iso)], _zoned)
+    if zone is None:
+        return value
+    if (value.tzinfo is None) is not (cls is time):
+        raise ValueError
     try:
-        return value.replace(tzinfo=ZoneInfo(match["zone"]))
-    except ZoneInfoNotFoundError:
+        return value.replace(tzinfo=ZoneInfo(zone))
+    except (ZoneInfoNotFoundError, OSError):
         pass
     raise UnsupportedValue(
         "a value in a time zone that this machine does not know: install the package tzdata"
@@ -202,14 +232,12 @@ def _decode_zoned(cls: type[Any], body: bytes) -> Any:
 
 
 def _decode_enum(body: bytes) -> Enum:
-    size = int.from_bytes(body[:4], "big")
-    path, name = body[4 : 4 + size].decode(), body[4 + size :].decode()
-    module, _, qualified = path.partition(":")
-    # Only what the application has imported: a ciphertext never makes this process load code.
-    found: Any = sys.modules.get(module)
-    for part in qualified.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and issubclass(found, Enum)):
+    start = 4 + int.from_bytes(body[:4], "big")
+    path, name = body[4:start].decode(), body[start:].decode()
+    if ":" not in path or not name:
+        raise ValueError
+    found = _enum_class(path)
+    if found is None:
         raise UnsupportedValue(
             f"enumeration {path} is not among the imported modules: import it, or keep the old name "
             f"importable"
@@ -218,7 +246,19 @@ def _decode_enum(body: bytes) -> Enum:
         raise UnsupportedValue(
             f"enumeration {path} no longer has the member that was stored: keep old members"
         )
-    return found[name]
+    return found[name]  # type: ignore[no-any-return]
+
+
+def _decode_json(body: bytes) -> Any:
+    # As text: given bytes, json would also read UTF-16 and encoded surrogates.
+    text = body.decode()
+    value = json.loads(text)
+    if type(value) not in (dict, list):
+        raise ValueError
+    if "\\u" in text:
+        # An escape can spell a lone surrogate; encoding the strings finds it.
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 _DECODERS: Mapping[int, Callable[[bytes], Any]] = MappingProxyType(
@@ -228,7 +268,7 @@ _DECODERS: Mapping[int, Callable[[bytes], Any]] = MappingProxyType(
         3: _decode_boolean,
         4: _decode_integer,
         5: lambda body: _FLOAT.unpack(body)[0],
-        6: lambda body: _whole(Decimal(body.decode("ascii")), body, lambda value: str(value).encode()),
+        6: lambda body: _whole(Decimal(body.decode("ascii")), body, _decimal),
         7: lambda body: _whole(
             date.fromisoformat(body.decode("ascii")), body, lambda value: value.isoformat().encode()
         ),
@@ -237,7 +277,7 @@ _DECODERS: Mapping[int, Callable[[bytes], Any]] = MappingProxyType(
         10: lambda body: timedelta(microseconds=_decode_integer(body)),
         11: lambda body: uuid.UUID(bytes=body),
         _ENUM: _decode_enum,
-        13: json.loads,
+        13: _decode_json,
     }
 )
 
@@ -247,11 +287,16 @@ def decode(kind: int, payload: bytes) -> Any:
 
     Raises:
         MalformedCiphertext: a body that no writer of this format makes.
-        UnsupportedValue: an enumeration or a time zone that this process does not have.
+        UnsupportedValue: an enumeration or a time zone that this process does not have, or JSON nested more
+            deeply than it can go.
     """
     try:
         return _DECODERS[kind & ~PADDED](_unpad(payload) if kind & PADDED else payload)
     except (ValueError, KeyError, ArithmeticError, struct.error):
         # Not chained: a decoder's complaint quotes the plaintext.
-        pass
-    raise MalformedCiphertext(f"a value of type {kind} that no writer of this format makes")
+        refusal: FieldVaultError = MalformedCiphertext(
+            f"a value of type {kind} that no writer of this format makes"
+        )
+    except RecursionError:
+        refusal = UnsupportedValue("JSON nested more deeply than this process reads here")
+    raise refusal

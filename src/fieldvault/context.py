@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from fieldvault.errors import ConfigurationError
+from fieldvault.errors import ConfigurationError, UnsupportedValue
 
 __all__ = ["MAX_NAME_SIZE", "associated_data", "check_name", "encode_context", "encode_row"]
 
@@ -61,8 +61,15 @@ def encode_row(identity: Sequence[str]) -> bytes:
     """The row part of the associated data.
 
     The primary key's parts, as text, in the order of the key's columns.
+
+    Raises:
+        UnsupportedValue: a part is no text that UTF-8 can hold.
     """
-    return b"".join(_prefixed(part.encode()) for part in identity)
+    try:
+        return b"".join(_prefixed(part.encode()) for part in identity)
+    except UnicodeEncodeError:
+        pass
+    raise UnsupportedValue("a primary key with a lone surrogate: not text that UTF-8 can hold")
 
 
 def encode_context(context: Mapping[str, str]) -> bytes:

@@ -10,7 +10,7 @@
     ├── UnsupportedQuery          the statement cannot mean what it says on an encrypted column
     ├── MalformedCiphertext       not a ciphertext of a known format
     ├── DecryptionError           authentication failed: one message for every cause
-    ├── KeyNotFound               the key store has no such key
+    │   └── KeyNotFound           the key store has no such key, or a key id was changed
     ├── KeyShredded               the key was destroyed for good
     ├── KeySuspended              the key is suspended, reversibly
     ├── KMSError                  the KMS answered with an error
@@ -90,12 +90,22 @@ class DecryptionError(FieldVaultError):
             "subject or row"
         )
 
-    def __reduce__(self) -> tuple[type[DecryptionError], tuple[()]]:
+    def __reduce__(self) -> tuple[type[DecryptionError], tuple[str, ...]]:
         return type(self), ()
 
 
-class KeyNotFound(FieldVaultError):
-    """The key store has no record of the key that a ciphertext names."""
+class KeyNotFound(DecryptionError):
+    """The key store has no record of the key that a ciphertext or an argument names.
+
+    A ciphertext whose key id was changed names such a key, so this is one of the ways in which decryption
+    fails. It has a message of its own: that a key is unknown is no secret, and says where to look.
+    """
+
+    def __init__(self, message: str) -> None:
+        FieldVaultError.__init__(self, message)
+
+    def __reduce__(self) -> tuple[type[KeyNotFound], tuple[str, ...]]:
+        return type(self), (str(self),)
 
 
 class KeyShredded(FieldVaultError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from fieldvault.context import check_name
@@ -15,13 +15,15 @@ __all__ = ["KeyScope", "Scope", "ScopeGuard"]
 class Scope:
     """Who the work is for.
 
-    ``tenant`` and ``subject`` choose keys; ``actor`` and ``purpose`` say who reads and why.
+    ``tenant`` and ``subject`` choose keys; ``actor`` and ``purpose`` say who reads and why. ``outer`` is the
+    scope around it, for the way back.
     """
 
     tenant: str | None = None
     subject: str | None = None
     actor: str | None = None
     purpose: str | None = None
+    outer: Scope | None = field(default=None, repr=False, compare=False)
 
     def narrowed(
         self, tenant: str | None, subject: str | None, actor: str | None, purpose: str | None
@@ -57,24 +59,28 @@ class KeyScope:
 class ScopeGuard:
     """What ``vault.scope(...)`` returns.
 
-    Enters the scope on ``with`` and ``async with``, leaves it at the end.
+    Enters the scope on ``with`` and ``async with``, leaves it at the end. One guard may be entered again, and
+    in many threads and tasks at once: what is entered is kept in their contexts, and not here.
     """
 
-    __slots__ = ("_scope", "_tokens", "_variable")
+    __slots__ = ("_scope", "_variable")
 
     def __init__(self, variable: ContextVar[Scope], scope: Scope) -> None:
         self._variable = variable
         self._scope = scope
-        self._tokens: list[Token[Scope]] = []
 
     def __enter__(self) -> Scope:
-        self._tokens.append(self._variable.set(self._scope))
-        return self._scope
+        entered = replace(self._scope, outer=self._variable.get())
+        self._variable.set(entered)
+        return entered
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._variable.reset(self._tokens.pop())
+        current = self._variable.get()
+        if current.outer is None or current != self._scope:
+            raise RuntimeError("a scope is left in another thread, task or order than it was entered in")
+        self._variable.set(current.outer)
 
     async def __aenter__(self) -> Scope:
         return self.__enter__()

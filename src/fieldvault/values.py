@@ -30,9 +30,9 @@ that cannot be a name, ``KeyShredded``, ``KeySuspended``, ``KMSError`` or ``KeyS
 key to seal with.
 """
 
-OpenValue = Callable[[bytes, str, str, str | None], Any]
+OpenValue = Callable[[bytes, str, str | None, str | None], Any]
 """``(ciphertext, field, tenant, subject)`` to the value, of the class that it had; without a subject, any
-subject of the tenant is accepted.
+subject of the tenant is accepted, without a tenant any tenant: for callers that know whose the value is.
 
 Raises ``MalformedCiphertext``, ``TenantMismatch`` for another tenant's key, ``DecryptionError`` for what was
 changed or sealed for another field or subject, ``KeyNotFound``, ``KeyShredded``, ``KeySuspended``,
@@ -83,13 +83,13 @@ def opener(ring: KeyRing) -> OpenValue:
     cached = ring.cache.opening.get
     clock = ring.clock
 
-    def open_(blob: bytes, field: str, tenant: str, subject: str | None) -> Any:
+    def open_(blob: bytes, field: str, tenant: str | None, subject: str | None) -> Any:
         if blob.__class__ is not bytes:
             blob = _as_bytes(blob)
         key = cached(blob[:HEADER_SIZE])
         if key is None or clock() >= key.fresh_until:
             key = ring.for_opening(blob)
-        if key.tenant != tenant:
+        if key.tenant != tenant and tenant is not None:
             raise TenantMismatch(f"the value belongs to another tenant than {tenant!r}")
         if subject is not None and key.subject != subject:
             raise DecryptionError

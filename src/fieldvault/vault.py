@@ -56,6 +56,7 @@ class Vault:
         self.key_store = key_store
         if default_tenant is not None:
             check_name("tenant", default_tenant)
+        self.default_tenant = default_tenant
         policy = CachePolicy() if cache is None else cache
         self.ring = KeyRing(
             kms,
@@ -65,8 +66,9 @@ class Vault:
             clock=boot_clock() if clock is None else clock,
         )
         # One variable a vault: the scope of one vault is none of another's business.
-        self.ambient: ContextVar[Scope] = ContextVar("fieldvault scope", default=Scope(tenant=default_tenant))  # noqa: B039 - frozen
-        self._seal = sealer(self.ring, suite_named(suite))
+        self.ambient: ContextVar[Scope] = ContextVar("fieldvault scope", default=Scope())  # noqa: B039 - frozen
+        self.suite = suite_named(suite)
+        self._seal = sealer(self.ring, self.suite)
         self._open = opener(self.ring)
         key_store.declare_lease(policy.lease + policy.grace)
 
@@ -294,9 +296,10 @@ class Vault:
 
     def _scoped(self, subject: str | None) -> tuple[str, str | None]:
         scope = self.ambient.get()
-        if scope.tenant is None:
+        tenant = scope.tenant if scope.tenant is not None else self.default_tenant
+        if tenant is None:
             raise ScopeRequired(
                 "no tenant is known for this value: pass tenant=…, work inside vault.scope(tenant=…), "
                 "or give the vault a default_tenant"
             )
-        return scope.tenant, scope.subject if subject is None else subject
+        return tenant, scope.subject if subject is None else subject

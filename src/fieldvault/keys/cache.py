@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import repeat
 from math import inf
 
@@ -15,7 +15,7 @@ from fieldvault.keys.records import Change, KeyRecord, KeySlot, KeyState, Purpos
 from fieldvault.secret import Secret
 from fieldvault.suites import Open, Seal, Suite
 
-__all__ = ["CachedKey", "KeyCache", "Owner", "ValueKey"]
+__all__ = ["CachedKey", "KeyCache", "Owner", "ValueKey", "touched_by"]
 
 Owner = str | tuple[str, str]
 """Whose values a key seals.
@@ -78,7 +78,9 @@ class CachedKey:
     """An unwrapped data key with its record, until ``expires``.
 
     ``value_keys`` has what was made of it, by suite number and type; they share the block of reserved
-    messages, ``uses``.
+    messages, ``uses``. ``evicted`` says that the cache has it no longer, and so that no revocation reaches
+    it: such a key may finish what it was loaded for until ``vouched_until``, the end of the lease that it was
+    loaded under.
     """
 
     __slots__ = (
@@ -91,13 +93,17 @@ class CachedKey:
         "touched",
         "uses",
         "value_keys",
+        "vouched_until",
     )
 
-    def __init__(self, record: KeyRecord, secret: Secret, *, loaded_at: float, ttl: float) -> None:
+    def __init__(
+        self, record: KeyRecord, secret: Secret, *, loaded_at: float, ttl: float, vouched_until: float
+    ) -> None:
         self.record = record
         self.secret = secret
         self.loaded_at = loaded_at
         self.expires = loaded_at + ttl
+        self.vouched_until = vouched_until
         self.value_keys: dict[tuple[int, int], ValueKey] = {}
         self._functions: dict[int, tuple[Seal, Open]] = {}
         self.uses = _EXHAUSTED
@@ -112,7 +118,7 @@ class CachedKey:
         return made
 
     def grant(self, uses: int) -> None:
-        """Take up a block of reserved messages in place of the one before."""
+        """Take up a block of reserved messages in place of the one before; under the cache's lock."""
         self.uses = repeat(True, uses)
         for made in self.value_keys.values():
             made.uses = self.uses
@@ -157,11 +163,16 @@ class KeyCache:
         return self._active.get(slot)
 
     def discard(self, key_id: bytes) -> None:
-        """Evict one key, if it is there."""
+        """Revoke one key, and those that it wraps."""
         with self._lock:
-            key = self._keys.get(key_id)
-            if key is not None:
-                self._evict(key)
+            for key in list(self._keys.values()):
+                if key_id in (key.record.key_id, key.record.parent):
+                    self._revoke(key)
+
+    def grant(self, key: CachedKey, uses: int) -> None:
+        """Let a key seal ``uses`` messages, which were reserved for it."""
+        with self._lock:
+            key.grant(uses)
 
     def put(self, key: CachedKey) -> None:
         """Take a key in, in place of what was there under its id."""
@@ -176,8 +187,8 @@ class KeyCache:
                 self._active[key.record.slot] = key
             while len(self._keys) > self._max_keys:
                 oldest = next(iter(self._keys.values()))
-                if oldest.touched and oldest is not key:
-                    oldest.touched = False
+                if oldest is key or oldest.touched:
+                    oldest.touched = oldest is key
                     self._keys[oldest.record.key_id] = self._keys.pop(oldest.record.key_id)
                 else:
                     self._evict(oldest)
@@ -197,27 +208,29 @@ class KeyCache:
             return made
 
     def drop(self, changes: Iterable[Change] | None) -> None:
-        """Evict the keys of the scopes that were touched; all keys for ``None``."""
+        """Revoke the keys of the scopes that were touched; all keys for ``None``."""
+        self.drop_where(touched_by(changes))
+
+    def drop_where(self, touched: Callable[[KeyRecord], bool]) -> None:
+        """Revoke the keys whose records were touched."""
         with self._lock:
-            if changes is None:
-                doomed = list(self._keys.values())
-            else:
-                noted = list(changes)
-                tenants = {change.tenant for change in noted if change.whole_tenant}
-                scopes = {(change.tenant, change.subject) for change in noted}
-                doomed = [
-                    key
-                    for key in self._keys.values()
-                    if key.record.tenant in tenants or (key.record.tenant, key.record.subject) in scopes
-                ]
-            for key in doomed:
-                self._evict(key)
+            for key in [key for key in self._keys.values() if touched(key.record)]:
+                self._revoke(key)
 
     def after_fork(self) -> None:
         """In a child: a lock of its own, and no claim on the messages that the parent reserved."""
+        torn = not self._lock.acquire(blocking=False)
         self._lock = threading.RLock()
+        if torn:
+            # The thread that was in the midst of a change does not exist here and never ends it.
+            for found in (self._keys, self._active, self.opening, *self.sealing.values()):
+                found.clear()
         for key in self._keys.values():
             key.grant(0)
+
+    def _revoke(self, key: CachedKey) -> None:
+        key.expires = -inf
+        self._evict(key)
 
     def _evict(self, key: CachedKey) -> None:
         record = key.record
@@ -234,3 +247,13 @@ class KeyCache:
 
 def _owner(record: KeyRecord) -> Owner:
     return record.tenant if record.subject is None else (record.tenant, record.subject)
+
+
+def touched_by(changes: Iterable[Change] | None) -> Callable[[KeyRecord], bool]:
+    """Whether a record is of a scope that was touched; every record is for ``None``, nobody knows what."""
+    if changes is None:
+        return lambda _: True
+    noted = list(changes)
+    tenants = {change.tenant for change in noted if change.whole_tenant}
+    scopes = {(change.tenant, change.subject) for change in noted}
+    return lambda record: record.tenant in tenants or (record.tenant, record.subject) in scopes

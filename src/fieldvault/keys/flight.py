@@ -7,11 +7,15 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from fieldvault.errors import FieldVaultError
+
 __all__ = ["SingleFlight"]
 
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+Load = Callable[[list[K]], Mapping[K, V | Exception]]
 
 
 class _Abandoned(Exception):
@@ -35,60 +39,80 @@ class SingleFlight(Generic[K, V]):
         self._lock = threading.Lock()
         self._flights: dict[K, Future[V]] = {}
 
-    def run(
-        self, keys: Iterable[K], load: Callable[[list[K]], Mapping[K, V | Exception]]
-    ) -> dict[K, V | Exception]:
+    def run(self, keys: Iterable[K], load: Load[K, V]) -> dict[K, V | Exception]:
         """Each key's value, or the error it met.
 
-        ``load`` gets the keys that this caller leads and answers for each of them.
-
-        What ``load`` raises becomes the outcome of every key that it was given.
+        ``load`` gets the keys that this caller leads and answers for each of them. What it raises becomes the
+        outcome of every key that it was given; an interruption (a ``BaseException``) concerns its own caller
+        only, and one of those who waited leads in its place.
         """
         outcome: dict[K, V | Exception] = {}
         missing = list(dict.fromkeys(keys))
         while missing:
-            mine, theirs = self._join(missing)
-            if mine:
-                outcome.update(self._lead(mine, load))
+            mine: dict[K, Future[V]] = {}
+            landed: dict[K, V | Exception] = {}
+            try:
+                theirs = self._join(missing, mine)
+                if mine:
+                    landed = _answers(list(mine), load)
+            finally:
+                self._land(mine, landed)
+            outcome.update(landed)
             missing = []
             for key, flight in theirs.items():
                 error = flight.exception()
                 if isinstance(error, _Abandoned):
                     missing.append(key)
                 elif isinstance(error, Exception):
-                    outcome[key] = error
+                    outcome[key] = _own(error)
                 else:
                     outcome[key] = flight.result()
         return outcome
 
-    def _join(self, keys: list[K]) -> tuple[list[K], dict[K, Future[V]]]:
-        mine: list[K] = []
+    def _join(self, keys: list[K], mine: dict[K, Future[V]]) -> dict[K, Future[V]]:
+        """The flights that others lead; those that nobody leads become ``mine``."""
         theirs: dict[K, Future[V]] = {}
         with self._lock:
             for key in keys:
                 flight = self._flights.get(key)
                 if flight is None:
-                    self._flights[key] = Future()
-                    mine.append(key)
+                    # Noted first: wherever an interruption strikes, what is led here is landed.
+                    mine[key] = Future()
+                    self._flights[key] = mine[key]
                 else:
                     theirs[key] = flight
-        return mine, theirs
+        return theirs
 
-    def _lead(
-        self, keys: list[K], load: Callable[[list[K]], Mapping[K, V | Exception]]
-    ) -> Mapping[K, V | Exception]:
-        landed: Mapping[K, V | Exception] = dict.fromkeys(keys, _Abandoned())
-        try:
-            landed = load(keys)
-        except Exception as error:  # noqa: BLE001 - handed to every waiter, and raised by each
-            landed = dict.fromkeys(keys, error)
-        finally:
-            with self._lock:
-                flights = [(key, self._flights.pop(key)) for key in keys]
-            for key, flight in flights:
-                value = landed[key]
-                if isinstance(value, Exception):
-                    flight.set_exception(value)
-                else:
-                    flight.set_result(value)
-        return landed
+    def _land(self, mine: Mapping[K, Future[V]], landed: Mapping[K, V | Exception]) -> None:
+        with self._lock:
+            for key, flight in mine.items():
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+        for key, flight in mine.items():
+            value = landed.get(key, _Abandoned())
+            if isinstance(value, Exception):
+                flight.set_exception(value)
+            else:
+                flight.set_result(value)
+
+
+def _answers(keys: list[K], load: Load[K, V]) -> dict[K, V | Exception]:
+    try:
+        answers = load(keys)
+        return {key: answers[key] for key in keys}
+    except Exception as error:  # noqa: BLE001 - handed to every waiter, and raised by each
+        return dict.fromkeys(keys, error)
+
+
+def _own(error: Exception) -> Exception:
+    """A copy of another caller's error, to raise here.
+
+    One error raised in many threads gathers the frames of all of them, and with those their plaintexts.
+    """
+    if not isinstance(error, FieldVaultError):
+        return error
+    kind = type(error)
+    copied = kind.__new__(kind)
+    copied.args = error.args
+    copied.__dict__.update(error.__dict__)
+    return copied

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from math import inf
+from typing import NamedTuple
 
 from fieldvault.errors import KeyStoreError
-from fieldvault.keys.cache import KeyCache
+from fieldvault.keys.cache import KeyCache, touched_by
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.flight import SingleFlight
 from fieldvault.keys.protocols import KeyStore
+from fieldvault.keys.records import KeyRecord
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "Reading"]
 
 _PAUSE = 1.0
 """Seconds between two tries to reach an unreachable key store while the grace lasts."""
+
+_MEMORY = 64
+"""Steps of catching up whose changes are remembered.
+
+A load that lasts longer than these reads its records again.
+"""
+
+
+class Reading(NamedTuple):
+    """A read of the key store that is about to begin: when, and the generation known before it."""
+
+    at: float
+    seen: int | None
+
+
+class _Step(NamedTuple):
+    """One step of catching up: the generation that it reached, and whose records it made stale."""
+
+    generation: int
+    touched: Callable[[KeyRecord], bool]
 
 
 class Lease:
@@ -21,7 +45,11 @@ class Lease:
 
     A lease runs from the moment *before* the generation was read. So whatever was shredded before a read is
     seen by that read, and whatever is shredded after it is not served once ``seconds`` have passed since the
-    shred.
+    shred. The generation never goes back here; that of a key store does only when an older copy of it was
+    restored.
+
+    ``generation``, ``until`` and the cache change together, under the cache's lock: whoever puts a key in
+    asks ``vouches`` under it, so no key read before a shred can slip in after the eviction.
     """
 
     __slots__ = (
@@ -31,6 +59,7 @@ class Lease:
         "_grace",
         "_pause_until",
         "_seconds",
+        "_steps",
         "_store",
         "generation",
         "until",
@@ -44,7 +73,8 @@ class Lease:
         self._grace = grace
         self._clock = clock
         self._cache = cache
-        self._flight: SingleFlight[str, int] = SingleFlight()
+        self._flight: SingleFlight[str, None] = SingleFlight()
+        self._steps: deque[_Step] = deque(maxlen=_MEMORY)
         self._pause_until = -inf
         self.generation: int | None = None
         self.until = -inf
@@ -52,58 +82,104 @@ class Lease:
     def ensure(self) -> float:
         """Until when cached keys may be used; asks the key store first if the lease ran out.
 
-        Raises: KeyStoreError: the key store cannot be reached and the grace is over, or it answers with a
-        past that this process has already seen beyond.
+        Raises:
+            KeyStoreError: the key store cannot be reached and the grace is over, or it answers with a past
+                that this process has already seen beyond.
         """
         now = self._clock()
         if now < self.until:
             return self.until
         if now < self._pause_until:
             return self._pause_until
-        try:
-            self.renew()
-        except KeyStoreError:
-            if now >= self.until + self._grace:
-                raise
+        problem = self._flight.run(("lease",), self._renew_once)["lease"]
+        # An answer that was long in coming may be no lease any more, and an outage may have outlasted the
+        # grace: what counts is the time now.
+        now = self._clock()
+        if now < self.until:
+            return self.until
+        if isinstance(problem, Exception) and not isinstance(problem, KeyStoreError):
+            raise problem
+        if now < self.until + self._grace:
             self._pause_until = min(now + _PAUSE, self.until + self._grace)
             return self._pause_until
-        return self.until
+        raise problem or KeyStoreError("the key store takes longer to answer than a lease lasts")
 
     def renew(self) -> None:
-        """Read the generation, drop the keys of scopes that were touched since, and begin a new lease."""
-        outcome = self._flight.run(("lease",), self._read)["lease"]
-        if isinstance(outcome, Exception):
-            raise outcome
+        """Read the generation, drop the keys of scopes that were touched since, and begin a new lease.
 
-    def observe(self, generation: int, asked_at: float) -> None:
-        """Take note of a generation that a read, begun at ``asked_at``, saw."""
-        if self.generation is None:
-            self.generation = generation
-        if generation != self.generation:
-            self.renew()
-        elif asked_at + self._seconds > self.until:
-            self.until = asked_at + self._seconds
+        The read begins within this call, so it sees what the caller did before.
+
+        Raises:
+            KeyStoreError: the key store cannot be reached, or answers with a past.
+        """
+        reading = self.begin()
+        generation = self._store.generation()
+        if reading.seen is None:
+            touched = touched_by(None)
+        elif generation > reading.seen:
+            touched = touched_by(self._store.changes(reading.seen))
+        else:
+            touched = touched_by(())
+        with self._cache.lock:
+            self._refuse_the_past(generation, reading)
+            if self.generation is None or generation > self.generation:
+                self._reach(generation, touched)
+            self._extend(reading)
+
+    def begin(self) -> Reading:
+        """What ``observe`` wants to know of a read of the key store; asked before it."""
+        return Reading(self._clock(), self.generation)
+
+    def observe(self, generation: int, reading: Reading) -> None:
+        """Take note of a generation that a read of the key store saw, and catch up with it.
+
+        Raises:
+            KeyStoreError: it is a past, or catching up failed.
+        """
+        with self._cache.lock:
+            self._refuse_the_past(generation, reading)
+            if self.generation is None:
+                self._reach(generation, touched_by(None))
+            if self.generation is not None and generation <= self.generation:
+                self._extend(reading)
+                return
+        self.renew()
+
+    def vouches(self, record: KeyRecord, generation: int) -> bool:
+        """Whether a record, read at ``generation``, is still as it was, as far as this process has caught up.
+
+        To be asked under the cache's lock.
+        """
+        if self.generation is None or generation > self.generation:
+            return False
+        newer = [step for step in self._steps if step.generation > generation]
+        return len(newer) < _MEMORY and not any(step.touched(record) for step in newer)
 
     def after_fork(self) -> None:
         """In a child: flights of the parent's threads never land."""
         self._flight.reset()
 
-    def _read(self, keys: list[str]) -> dict[str, int | Exception]:
-        asked_at = self._clock()
-        generation = self._store.generation()
-        seen = self.generation
-        stale = self._store.changes(seen) if seen is not None and generation > seen else ()
-        # One step under the cache's lock: whoever puts a key in compares generations under it, so no key read
-        # before a shred can slip in after the eviction.
-        with self._cache.lock:
-            if seen is not None and generation < seen:
-                self._cache.drop(None)
-                raise KeyStoreError(
-                    f"the key store is at generation {generation}, this process has seen {seen}: an "
-                    f"older copy was restored; "
-                    "shreds may be missing from it, and nothing is served until it has caught up"
-                )
-            self._cache.drop(stale)
-            self.generation = generation
-            self.until = asked_at + self._seconds
-        return dict.fromkeys(keys, generation)
+    def _renew_once(self, keys: list[str]) -> dict[str, None]:
+        if self._clock() >= self.until:
+            self.renew()
+        return dict.fromkeys(keys)
+
+    def _reach(self, generation: int, touched: Callable[[KeyRecord], bool]) -> None:
+        self._cache.drop_where(touched)
+        self._steps.append(_Step(generation, touched))
+        self.generation = generation
+
+    def _extend(self, reading: Reading) -> None:
+        # Valid also where others have moved the generation on meanwhile: at the moment of this reading the
+        # key store was not beyond the generation that is known now.
+        self.until = max(self.until, reading.at + self._seconds)
+
+    def _refuse_the_past(self, generation: int, reading: Reading) -> None:
+        if reading.seen is None or generation >= reading.seen:
+            return
+        self._cache.drop(None)
+        self.until = self._pause_until = -inf
+        raise KeyStoreError(
+            f"the key store is at generation {generation}, this process has seen {reading.seen}: an older "
+            f"copy was restored; shreds may be missing from it, and nothing is served until it has caught up"
+        )

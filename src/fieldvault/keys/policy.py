@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,8 +13,14 @@ __all__ = ["CachePolicy", "RotationPolicy"]
 
 
 def _positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigurationError(f"{name} is a positive number, not {value!r}")
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    if not number or not 0 < value < math.inf:  # type: ignore[operator]  # a number by now
+        raise ConfigurationError(f"{name} is a positive, finite number, not {value!r}")
+
+
+def _positive_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} is a positive whole number, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +39,10 @@ class CachePolicy:
     grace: float = 60.0
 
     def __post_init__(self) -> None:
-        _positive("max_keys", self.max_keys)
+        _positive_whole("max_keys", self.max_keys)
         _positive("ttl", self.ttl)
         _positive("lease", self.lease)
-        if self.grace != 0:
+        if isinstance(self.grace, bool) or self.grace != 0:
             _positive("grace", self.grace)
 
 
@@ -44,6 +51,7 @@ class RotationPolicy:
     """When the vault rotates a data key by itself.
 
     ``max_age``: before a key older than this seals again it is replaced; ``None`` leaves age to the operator.
+    Age is looked at when a lease begins and when a block is used up, so a key may seal for one lease more.
     ``max_uses``: messages a key seals at most, up to 2^32 (NIST SP 800-38D). ``block``: messages a process
     reserves at a time in the key store; what a process reserved and did not use when it ended is lost to the
     key.
@@ -58,6 +66,6 @@ class RotationPolicy:
         if age is not None and not (isinstance(age, timedelta) and age > timedelta(0)):
             raise ConfigurationError(f"max_age is None or a positive timedelta, not {self.max_age!r}")
         for name in ("max_uses", "block"):
-            _positive(name, getattr(self, name))
+            _positive_whole(name, getattr(self, name))
         if not self.block <= self.max_uses <= MAX_USES:
             raise ConfigurationError("rotation wants block <= max_uses <= 2**32")

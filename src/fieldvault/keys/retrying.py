@@ -49,26 +49,31 @@ class RetryingKMS:
 
     def unwrap_many(self, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:
         """See ``KMS.unwrap_many``."""
-        answers: dict[int, bytes | KMSError] = {}
+        if not items:
+            return []
+        answers: list[bytes | KMSError] = [KMSUnavailable("not asked yet")] * len(items)
+        waiting = range(len(items))
 
         def ask() -> None:
-            open_items = [
-                index for index in range(len(items)) if isinstance(answers.get(index), KMSUnavailable | None)
-            ]
-            given = self.kms.unwrap_many([items[index] for index in open_items])
-            if len(given) != len(open_items):
-                raise KMSError(f"the KMS answered {len(given)} of {len(open_items)} items")
-            answers.update(zip(open_items, given, strict=True))
-            for answer in given:
-                if isinstance(answer, KMSUnavailable):
-                    raise answer
+            nonlocal waiting
+            given = self.kms.unwrap_many([items[index] for index in waiting])
+            if len(given) != len(waiting):
+                raise KMSError(f"the KMS answered {len(given)} of {len(waiting)} items")
+            for index, answer in zip(waiting, given, strict=True):
+                answers[index] = answer
+            waiting = [index for index in waiting if isinstance(answers[index], KMSUnavailable)]
+            if waiting:
+                raise answers[waiting[0]]
 
         try:
             self._persistently(ask)
-        except KMSUnavailable:
-            if not answers:
+        except KMSError as error:
+            if len(waiting) == len(items):
                 raise
-        return [answers[index] for index in range(len(items))]
+            # The call as a whole failed when it was repeated; what was answered before stays answered.
+            for index in waiting:
+                answers[index] = error
+        return answers
 
     def check(self) -> str:
         """See ``KMS.check``; asked once, so that a check tells how it is now."""

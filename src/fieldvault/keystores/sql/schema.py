@@ -31,7 +31,18 @@ from fieldvault.context import MAX_NAME_SIZE
 from fieldvault.envelope import KEY_ID_SIZE
 from fieldvault.errors import KeyStoreError
 
-__all__ = ["NO_SUBJECT", "STEPS", "Step", "changes", "fences", "keys", "meta", "tenants", "upgrade"]
+__all__ = [
+    "NO_SUBJECT",
+    "STEPS",
+    "Step",
+    "changes",
+    "fences",
+    "is_newest",
+    "keys",
+    "meta",
+    "tenants",
+    "upgrade",
+]
 
 NO_SUBJECT = ""
 """Stands for "no subject" in a column that takes part in unique constraints.
@@ -41,9 +52,9 @@ No subject is empty (docs/format.md, 1).
 
 
 class ExactText(TypeDecorator[str]):
-    """Text that is equal only byte for byte.
+    """Text that is equal, and sorted, byte for byte.
 
-    MariaDB's text is not: ``acme``, ``ACME`` and ``acme `` would be one tenant.
+    MariaDB's text is not: ``acme``, ``ACME`` and ``acme `` would be one tenant. PostgreSQL's need not be.
     """
 
     impl = String
@@ -51,9 +62,10 @@ class ExactText(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Bytes on MariaDB and MySQL, text elsewhere."""
-        return dialect.type_descriptor(
-            VARBINARY(MAX_NAME_SIZE) if _is_mysql(dialect) else String(MAX_NAME_SIZE)
-        )
+        if _is_mysql(dialect):
+            return dialect.type_descriptor(VARBINARY(MAX_NAME_SIZE))
+        collation = "C" if dialect.name == "postgresql" else None
+        return dialect.type_descriptor(String(MAX_NAME_SIZE, collation=collation))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
         """Text to what the database compares."""
@@ -74,14 +86,22 @@ def _key_id() -> TypeEngine[bytes]:
 
 _metadata = MetaData()
 
+# Whatever the server's defaults: an engine with transactions, and all of Unicode in the fences' reasons.
+_TABLE = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"))
+}
+
 meta = Table(
     "fieldvault_meta",
     _metadata,
     Column("name", String(32), primary_key=True),
     Column("value", BigInteger, nullable=False),
+    **_TABLE,
 )
 
-tenants = Table("fieldvault_tenants", _metadata, Column("tenant", ExactText, primary_key=True))
+tenants = Table("fieldvault_tenants", _metadata, Column("tenant", ExactText, primary_key=True), **_TABLE)
 
 keys = Table(
     "fieldvault_keys",
@@ -100,6 +120,7 @@ keys = Table(
     Column("active", SmallInteger),
     UniqueConstraint("tenant", "subject", "purpose", "version", name="fieldvault_keys_version"),
     UniqueConstraint("tenant", "subject", "purpose", "active", name="fieldvault_keys_active"),
+    **_TABLE,
 )
 
 fences = Table(
@@ -110,6 +131,7 @@ fences = Table(
     Column("actor", String(255), nullable=False),
     Column("reason", String(1000), nullable=False),
     Column("at", BigInteger, nullable=False),
+    **_TABLE,
 )
 
 changes = Table(
@@ -119,6 +141,7 @@ changes = Table(
     Column("tenant", ExactText, nullable=False),
     Column("subject", ExactText, nullable=False),
     Column("whole_tenant", Boolean, nullable=False),
+    **_TABLE,
 )
 
 Step = Callable[[Connection], None]
@@ -140,20 +163,34 @@ Each may be run again after it was interrupted: not every database rolls back DD
 """
 
 
+def is_newest(connection: Connection, steps: Sequence[Step]) -> bool:
+    """Whether the tables are as this release wants them.
+
+    Raises:
+        KeyStoreError: a newer release has been here.
+    """
+    return _version(connection, steps) == len(steps)
+
+
 def upgrade(connection: Connection, steps: Sequence[Step]) -> None:
     """Bring the tables to the newest version, from nothing or from any older one.
 
     Raises:
         KeyStoreError: a newer release has been here.
     """
-    version = 0
-    if inspect(connection).has_table(meta.name):
-        version = connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version")) or 0
+    version = _version(connection, steps)
+    for reached, step in enumerate(steps[version:], start=version + 1):
+        step(connection)
+        connection.execute(update(meta).where(meta.c.name == "schema_version").values(value=reached))
+
+
+def _version(connection: Connection, steps: Sequence[Step]) -> int:
+    if not inspect(connection).has_table(meta.name):
+        return 0
+    version = connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version")) or 0
     if version > len(steps):
         raise KeyStoreError(
             f"the key store has schema version {version}, this release knows up to {len(steps)}: it was "
             f"used by a newer release"
         )
-    for reached, step in enumerate(steps[version:], start=version + 1):
-        step(connection)
-        connection.execute(update(meta).where(meta.c.name == "schema_version").values(value=reached))
+    return version

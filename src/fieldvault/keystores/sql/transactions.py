@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, make_url, text, update
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from tenacity import (
     Retrying,
     retry_if_exception,
@@ -21,63 +21,27 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from fieldvault.errors import ConfigurationError, KeyStoreError
-from fieldvault.keystores.sql.schema import meta
+from fieldvault.errors import KeyStoreError
+from fieldvault.keystores.sql.engines import BUSY_SECONDS, check_engine, check_transactions
 
-__all__ = ["Transactions", "anchored", "open_engine"]
+__all__ = ["Transactions"]
 
 T = TypeVar("T")
 
-_BUSY_SECONDS = 30
 _ATTEMPTS = 12
 
-# PostgreSQL: serialization failure, deadlock; MariaDB: deadlock, lock wait timeout. In each the database has
-# undone the transaction.
+_LOCK_NUMBER = 0x6669656C64766C74
+"""The name, in PostgreSQL a number, of the lock of whoever changes the tables."""
+
+# PostgreSQL: serialization failure, deadlock. MariaDB: deadlock, lock wait timeout, record changed since read.
+# SQLite: busy, locked. In each the database has undone the transaction, or we do.
 _UNDONE_STATES = frozenset({"40001", "40P01"})
 _UNDONE_CODES = frozenset({1213, 1205, 1020})
-
-
-def open_engine(url: str) -> Engine:
-    """An engine of our own for ``url``.
-
-    Raises:
-        ConfigurationError: no URL, a driver that is not installed, or SQLite in memory.
-    """
-    problem: str
-    try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
-        if parsed.database and parsed.database != ":memory:" and "mode=memory" not in url:
-            return create_engine(parsed, hide_parameters=True, connect_args={"timeout": _BUSY_SECONDS})
-        problem = "SQLite in memory is one database a connection; use MemoryKeyStore, or a file"
-    except ModuleNotFoundError as error:
-        problem = (
-            f"the key store's database driver {error.name} is not installed; "
-            "install the extra fieldvault[postgresql] or fieldvault[mariadb]"
-        )
-    except (ArgumentError, NoSuchModuleError):
-        problem = "the key store wants a database URL such as sqlite:///keys.db or postgresql+psycopg://user@host/name"
-    raise ConfigurationError(problem)
-
-
-def anchored(url: str, folder: Path) -> str:
-    """``url`` with the path of a SQLite file made relative to ``folder``; other URLs as they are."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return url
-    if (
-        parsed.get_backend_name() != "sqlite"
-        or not parsed.database
-        or parsed.database.startswith((":memory:", "file:"))
-    ):
-        return url
-    return parsed.set(database=str(folder / parsed.database)).render_as_string(hide_password=False)
+_SQLITE_BUSY = frozenset({5, 6})
 
 
 def _undone(error: BaseException) -> bool:
-    """Whether the database undid the whole transaction, so that another try is safe and may succeed."""
+    """Whether nothing of the transaction was done, so that another try is safe and may succeed."""
     if isinstance(error, IntegrityError):
         # Two processes had the same idea; the next run sees the other's row and answers for itself.
         return True
@@ -86,90 +50,140 @@ def _undone(error: BaseException) -> bool:
     original = error.orig
     code = original.args[0] if original is not None and original.args else None
     state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    return state in _UNDONE_STATES or code in _UNDONE_CODES or "database is locked" in str(original)
+    busy = getattr(original, "sqlite_errorcode", 0) & 0xFF
+    return state in _UNDONE_STATES or code in _UNDONE_CODES or busy in _SQLITE_BUSY
 
 
 class Transactions:
-    """Runs work on an engine; the only place that sees the database's errors."""
+    """Runs work on an engine; the only place that sees the database's errors.
+
+    Raises:
+        ConfigurationError: the engine cannot keep the promises of a key store.
+        KeyStoreError: the database cannot be reached.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.is_sqlite = engine.dialect.name == "sqlite"
+        self.engine = check_engine(engine)
+        self._dialect = engine.dialect.name
         _forget_connections_in_children(engine)
+        self.read(check_transactions)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """``work`` in a connection, for reading."""
-        return self._guarded(self._reading, work)
+        return self._guarded(self.engine.connect, work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """``work`` in one transaction, all or nothing."""
         return self._guarded(self._writing, work)
 
     def define(self, work: Callable[[Connection], T]) -> T:
-        """``work`` that makes or changes tables.
-
-        Raises: ConfigurationError: the engine commits each statement by itself, so nothing here would be all
-        or nothing.
-        """
-        if self.read(lambda connection: connection.get_isolation_level()) == "AUTOCOMMIT":
-            raise ConfigurationError(
-                "the key store's engine has the isolation level AUTOCOMMIT; pass one with transactions"
-            )
+        """``work`` that makes or changes tables, one process at a time."""
         return self._guarded(self._defining, work)
 
     def truncate_log(self) -> None:
-        """On SQLite in WAL mode.
+        """On SQLite in WAL mode, copy the log into the database and cut it.
 
-        Copy the log into the database and cut it, so that overwritten pages are not left in it.
+        What was overwritten in the database is still in the log until then.
+
+        Raises:
+            KeyStoreError: another connection reads on, from the log, for longer than the busy timeout.
         """
-        if self.is_sqlite:
-            self.read(lambda connection: connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all())
+        if self._dialect != "sqlite":
+            return
+        problem = "another connection kept its log in use"
+        try:
+            pooled = self.engine.raw_connection()
+            try:
+                # On the driver's connection: an engine's own listener may begin a transaction on any other.
+                busy = pooled.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                pooled.close()
+        except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
+            busy, problem = True, _words(error)
+        if busy:
+            raise KeyStoreError(
+                f"what was destroyed is still in the write-ahead log of the key store: {problem}; ask again"
+            )
 
-    def _guarded(self, run: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
+    def _guarded(
+        self, connect: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]
+    ) -> T:
+        def run() -> T:
+            with connect() as connection:
+                return work(connection)
+
         try:
             return Retrying(
                 retry=retry_if_exception(_undone),
                 wait=wait_random_exponential(multiplier=0.005, max=0.5),
-                stop=stop_after_attempt(_ATTEMPTS) | stop_after_delay(_BUSY_SECONDS),
+                stop=stop_after_attempt(_ATTEMPTS) | stop_after_delay(BUSY_SECONDS),
                 reraise=True,
-            )(run, work)
+            )(run)
         except SQLAlchemyError as error:
-            # The driver's own words only: SQLAlchemy's message and attributes quote parameters, wrapped keys
-            # among them.
-            original = error.orig if isinstance(error, DBAPIError) else None
-            problem = (
-                f"{type(error).__name__}" if original is None else f"{type(original).__name__}: {original}"
-            )
+            problem = _words(error)
         raise KeyStoreError(f"the key store failed: {problem}")
 
-    def _reading(self, work: Callable[[Connection], T]) -> T:
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
         with self.engine.connect() as connection:
-            return work(connection)
+            if self._dialect == "postgresql":
+                # Every decision is made under a lock, and has to see what was committed while it waited.
+                connection = connection.execution_options(isolation_level="READ COMMITTED")
+            with connection.begin():
+                if self._dialect == "sqlite":
+                    self._begin_sqlite(connection)
+                yield connection
 
-    def _writing(self, work: Callable[[Connection], T]) -> T:
-        with self.engine.begin() as connection:
-            if self.is_sqlite:
-                self._prepare_sqlite(connection)
-                # Taking the write lock with the first statement: a transaction that reads first and writes
-                # later fails at once, whatever the timeout, if another has written in between.
-                connection.execute(update(meta).where(meta.c.name == "generation").values(value=meta.c.value))
-            return work(connection)
+    @contextmanager
+    def _defining(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection, self._defining_alone(connection):
+            with connection.begin():
+                if self._dialect == "sqlite":
+                    self._begin_sqlite(connection)
+                elif self._dialect == "postgresql":
+                    # CREATE TABLE IF NOT EXISTS is no protection from a second process that does the same.
+                    connection.execute(
+                        text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER}
+                    )
+                yield connection
 
-    def _defining(self, work: Callable[[Connection], T]) -> T:
-        with self.engine.begin() as connection:
-            if self.is_sqlite:
-                self._prepare_sqlite(connection)
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            if self.engine.dialect.name == "postgresql":
-                # CREATE TABLE IF NOT EXISTS is no protection from a second process that does the same.
-                connection.execute(
-                    text("SELECT pg_advisory_xact_lock(:number)"), {"number": 0x6669656C64766C74}
-                )
-            return work(connection)
+    @contextmanager
+    def _defining_alone(self, connection: Connection) -> Iterator[None]:
+        """On MariaDB, which commits at each CREATE and ALTER, hold a lock over all of it."""
+        if self._dialect not in ("mysql", "mariadb"):
+            yield
+            return
+        name = {"prefix": "fieldvault ", "seconds": BUSY_SECONDS}
+        taken = connection.scalar(text("SELECT GET_LOCK(CONCAT(:prefix, MD5(DATABASE())), :seconds)"), name)
+        connection.rollback()
+        if not taken:
+            raise KeyStoreError("another process has been changing the key store's tables for too long")
+        try:
+            yield
+        finally:
+            connection.scalar(text("SELECT RELEASE_LOCK(CONCAT(:prefix, MD5(DATABASE())))"), name)
 
-    def _prepare_sqlite(self, connection: Connection) -> None:
-        # Overwrites what is deleted, a wiped key among it, in place of leaving it in free pages.
+    def _begin_sqlite(self, connection: Connection) -> None:
+        # Overwrites what is deleted, a wiped key among it, in place of leaving it in free pages, and in a
+        # rollback journal that is kept.
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
+        connection.exec_driver_sql("PRAGMA journal_size_limit = 0")
+        # The write lock comes first: a transaction that reads first and writes later fails at once, whatever
+        # the timeout, if another has written in between.
+        if not getattr(connection.connection.dbapi_connection, "in_transaction", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _words(error: Exception) -> str:
+    """What the driver said, in one line.
+
+    SQLAlchemy's message and attributes quote parameters, and a database's details rows, wrapped keys among
+    them.
+    """
+    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    if isinstance(original, SQLAlchemyError):
+        return type(original).__name__
+    return f"{type(original).__name__}: {str(original).partition(chr(10))[0]}"
 
 
 def _forget_connections_in_children(engine: Engine) -> None:

@@ -1,0 +1,1 @@
+"""The budgets of fieldvault, measured beside its peers in one run: ``python -m benchmarks``."""

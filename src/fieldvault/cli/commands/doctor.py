@@ -1,0 +1,91 @@
+"""``fieldvault doctor``: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+from rich.text import Text
+
+from fieldvault.cli.checks import Finding, KeyTally, Level, backends, erasure_bound, unopened
+from fieldvault.cli.exits import ExitCode
+from fieldvault.cli.opening import Opened, opened, section
+from fieldvault.cli.options import everywhere
+from fieldvault.cli.rootfile import root_key_file
+from fieldvault.cli.terminal import Terminal, table, tinted
+from fieldvault.cli.verify import verified
+from fieldvault.errors import ConfigurationError, FieldVaultError
+
+__all__ = ["doctor"]
+
+_ITEMS = 10
+
+
+@click.command()
+@everywhere
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Check the configuration, the KMS, the key store and every key; end with 1 if there is a problem.
+
+    Unwraps each tenant's and each subject's keys and compares them with their key ids. Changes nothing. A
+    warning is no problem: the vault goes on by itself.
+    """
+    terminal = ctx.ensure_object(Terminal)
+    found = list(_findings(terminal))
+    healthy = all(finding.level is not Level.PROBLEM for finding in found)
+    terminal.emit(
+        {"healthy": healthy, "checks": [finding.document() for finding in found]},
+        table(("", "", ""), [row for finding in found for row in _rows(finding)]),
+    )
+    ctx.exit(ExitCode.OK if healthy else ExitCode.PROBLEM)
+
+
+def _findings(terminal: Terminal) -> Iterator[Finding]:
+    config = terminal.config
+    try:
+        with opened(config) as it:
+            yield Finding("configuration", Level.OK, str(config))
+            yield from _root_keys(terminal)
+            yield from backends(it)
+            yield from _keys(terminal, it)
+            yield erasure_bound(it.vault.key_store, it.cache)
+    except FieldVaultError as error:
+        first, *rest = unopened(config, error)
+        yield first
+        if config.exists():
+            yield from _root_keys(terminal)
+            yield from rest
+        yield Finding("keys", Level.SKIPPED, "not tried: the vault did not open")
+
+
+def _root_keys(terminal: Terminal) -> Iterator[Finding]:
+    try:
+        finding = root_key_file(section(terminal.config, "kms"))
+    except ConfigurationError:
+        return  # the configuration's own finding says it
+    if finding is not None:
+        yield finding
+
+
+def _keys(terminal: Terminal, it: Opened) -> Iterator[Finding]:
+    tally = KeyTally(it.rotation)
+    store = it.vault.key_store
+    try:
+        names = list(store.tenants())
+        with terminal.progress("trying keys", len(names)) as step:
+            for name in names:
+                tally.take(verified(it.vault.kms, store, name))
+                step()
+    except FieldVaultError as error:
+        tally.stopped = str(error)
+    yield from tally.findings()
+
+
+def _rows(finding: Finding) -> Iterator[tuple[Text | str, ...]]:
+    yield (tinted(finding.level.value), finding.check, finding.detail)
+    for item in finding.items[:_ITEMS]:
+        yield ("", "", item)
+    if len(finding.items) > _ITEMS:
+        yield ("", "", f"and {len(finding.items) - _ITEMS} more; --json lists them all")
+    if finding.remedy is not None:
+        yield ("", "", f"→ {finding.remedy}")

@@ -1,0 +1,98 @@
+"""``fieldvault keys``: the keys of a tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from fieldvault.cli.census import require_tenant
+from fieldvault.cli.opening import opened
+from fieldvault.cli.options import Name, everywhere
+from fieldvault.cli.terminal import Terminal, moment, table, tinted
+from fieldvault.errors import KeyNotFound
+from fieldvault.keys.protocols import KeyStore
+from fieldvault.keys.records import Fence, KeyInfo
+
+__all__ = ["key_document", "keys"]
+
+
+@click.command()
+@everywhere
+@click.argument("tenant", type=Name("tenant"))
+@click.option("--subject", metavar="NAME", type=Name("subject"), help="The keys of this subject only.")
+@click.option("--subjects", is_flag=True, help="The keys of all its subjects as well.")
+@click.pass_obj
+def keys(terminal: Terminal, tenant: str, subject: str | None, subjects: bool) -> None:
+    """List the keys of TENANT: ids, states, ages, uses; never key material.
+
+    Uses are the messages reserved so far, an upper bound of the messages sealed.
+    """
+    if subject is not None and subjects:
+        raise click.UsageError("--subject and --subjects exclude each other")
+    with opened(terminal.config) as it:
+        store = it.vault.key_store
+        require_tenant(store, tenant)
+        fence = store.fence(tenant, subject)
+        found = _found(store, tenant, subject, subjects=subjects)
+    if not found and fence is None:
+        whom = f"tenant {tenant!r}" if subject is None else f"subject {subject!r} of tenant {tenant!r}"
+        raise KeyNotFound(f"there is no key of {whom} in the key store")
+    terminal.emit(
+        {
+            "tenant": tenant,
+            "subject": subject,
+            "shredded": None if fence is None else _shredded(fence),
+            "keys": [key_document(key) for key in found],
+        },
+        *([] if fence is None else [_shredded_line(fence)]),
+        *([_table(found, subjects=subject is not None or subjects)] if found else []),
+    )
+
+
+def _found(store: KeyStore, tenant: str, subject: str | None, *, subjects: bool) -> list[KeyInfo]:
+    records = store.all_keys(tenant) if subjects else store.keys(tenant, subject)
+    return [record.info() for record in records]
+
+
+def _table(found: Sequence[KeyInfo], *, subjects: bool) -> Any:
+    heads = ("KEY ID", "PURPOSE", "VERSION", "STATE", "CREATED", "USES")
+    rows = [
+        (
+            key.key_id.hex(),
+            key.purpose.value,
+            f"v{key.version}",
+            tinted(key.state.value),
+            moment(key.created_at),
+            str(key.uses),
+            key.subject or "-",
+        )
+        for key in found
+    ]
+    if subjects:
+        return table((*heads, "SUBJECT"), rows)
+    return table(heads, [row[:-1] for row in rows])
+
+
+def _shredded(fence: Fence) -> dict[str, Any]:
+    return {"at": fence.at.isoformat(), "actor": fence.actor, "reason": fence.reason}
+
+
+def _shredded_line(fence: Fence) -> str:
+    whom = f"tenant {fence.tenant}" if fence.subject is None else f"subject {fence.subject}"
+    return f"The {whom} was shredded on {moment(fence.at)} by {fence.actor}: {fence.reason}"
+
+
+def key_document(key: KeyInfo) -> dict[str, Any]:
+    """What ``KeyInfo`` says, in JSON's types."""
+    return {
+        "key_id": key.key_id.hex(),
+        "tenant": key.tenant,
+        "subject": key.subject,
+        "purpose": key.purpose.value,
+        "version": key.version,
+        "state": key.state.value,
+        "created_at": key.created_at.isoformat(),
+        "uses": key.uses,
+    }

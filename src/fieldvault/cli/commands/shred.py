@@ -1,0 +1,91 @@
+"""``fieldvault shred``: keys destroyed for good."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from datetime import timedelta
+
+import click
+
+from fieldvault.cli.census import require_tenant
+from fieldvault.cli.opening import opened
+from fieldvault.cli.options import Name, everywhere
+from fieldvault.cli.terminal import Terminal, moment, table
+from fieldvault.lifecycle.erase import ErasureReceipt
+from fieldvault.vault import Vault
+
+__all__ = ["shred"]
+
+_SECOND = timedelta(seconds=1)
+
+
+@click.command()
+@everywhere
+@click.argument("tenant", type=Name("tenant"))
+@click.option("--subject", metavar="NAME", type=Name("subject"), help="Shred only this subject of TENANT.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why; kept with the fence for good.")
+@click.option("--actor", metavar="NAME", type=Name("actor"), help="Who asks.  [default: the login user]")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def shred(
+    terminal: Terminal, tenant: str, subject: str | None, reason: str, actor: str | None, yes: bool
+) -> None:
+    """Destroy the keys of TENANT, or of one subject of it, for good.
+
+    What they sealed can never be read again, and the tenant or subject never gets another key. Asks for the
+    name to be typed. Prints the receipt, and until when other processes may still read.
+
+    Backups of the key store still hold the wrapped keys: whoever has one of them and the root key can read
+    on. Repeating a shred is safe, and completes one that was interrupted.
+    """
+    if not 0 < len(reason) <= 1000:
+        raise click.BadParameter("a reason has 1 to 1000 characters", param_hint="--reason")
+    with opened(terminal.config) as it:
+        require_tenant(it.vault.key_store, tenant)
+        if not yes:
+            _ask(terminal, it.vault, tenant, subject)
+        receipt = it.vault.shred(tenant, subject, actor=actor or _login_user(), reason=reason)
+    terminal.emit(receipt.as_dict(), *_lines(receipt))
+
+
+def _ask(terminal: Terminal, vault: Vault, tenant: str, subject: str | None) -> None:
+    keys = len(vault.key_store.keys(tenant, subject))
+    if subject is None:
+        terminal.say(
+            f"This destroys the {keys} keys of the tenant {tenant} and makes those of all its subjects "
+            "useless, for good: nothing of it can ever be read again."
+        )
+        terminal.confirm("the tenant's name", tenant)
+    else:
+        terminal.say(
+            f"This destroys the {keys} keys of the subject {subject} of the tenant {tenant}, for good: nothing "
+            "of it can ever be read again."
+        )
+        terminal.confirm("the subject's name", subject)
+
+
+def _login_user() -> str:
+    """Who logged in; whoever became another user since, with sudo say, stays the one who asked."""
+    try:
+        return os.getlogin()
+    except OSError:
+        pass  # no terminal: started by a timer or in a container
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _lines(receipt: ErasureReceipt) -> list[object]:
+    whom = receipt.tenant if receipt.subject is None else f"{receipt.subject} of {receipt.tenant}"
+    rows = [
+        ("Shredded", whom),
+        ("Actor", receipt.actor),
+        ("Reason", receipt.reason),
+        ("Fenced at", moment(receipt.fenced_at)),
+        # Rounded up: a promise of when reading ends must not be early.
+        ("Readable until", f"{moment(receipt.unreadable_after + _SECOND)}, by processes that cached a key"),
+        *[("Destroyed key" if not n else "", key_id.hex()) for n, key_id in enumerate(receipt.key_ids)],
+    ]
+    return [table(("", ""), rows)]

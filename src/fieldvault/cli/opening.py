@@ -1,0 +1,114 @@
+"""Opens what the configuration describes: the vault, or one of its two backends alone."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from fieldvault.config import read
+from fieldvault.errors import KeyStoreError
+from fieldvault.keys.policy import CachePolicy, RotationPolicy
+from fieldvault.keys.protocols import KMS, KeyStore
+from fieldvault.keystores.sql.transactions import anchored
+from fieldvault.settings import Section, Source
+from fieldvault.vault import Vault
+
+__all__ = ["Opened", "database_file", "key_store_alone", "kms_alone", "opened", "require_database", "section"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A vault, and the policies that its configuration gave it."""
+
+    vault: Vault
+    cache: CachePolicy
+    rotation: RotationPolicy
+
+
+@contextmanager
+def opened(config: Path) -> Iterator[Opened]:
+    """The vault that the configuration describes, closed at the end.
+
+    Raises:
+        ConfigurationError, KMSError, KeyStoreError: as ``Vault.open``; also where the file of an SQLite key
+            store is missing, which opening it would make anew, and empty.
+    """
+    require_database(config)
+    arguments = read(config)
+    with Vault(**arguments) as vault:
+        yield Opened(vault, arguments["cache"], arguments["rotation"])
+
+
+def section(config: Path, name: Literal["kms", "key_store"]) -> Section:
+    """One backend's section, not checked any further; an empty one if the file cannot be read."""
+    try:
+        text = config.read_text(encoding="utf-8")
+        members = tomllib.loads(text)
+    except (OSError, ValueError):
+        # Whoever opens the vault next says what is wrong with the file.
+        text, members = "", {}
+    return Section(members, (), Source(str(config), config.parent, text)).section(name)
+
+
+def database_file(key_store: Section) -> Path | None:
+    """The file of an SQLite key store; ``None`` for any other store."""
+    if key_store.optional_text("type") != "sql":
+        return None
+    url = key_store.secret("url") or key_store.optional_text("url") or ""
+    try:
+        parsed = make_url(anchored(url, key_store.folder))
+    except ArgumentError:
+        return None
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    return None if parsed.database.startswith((":memory:", "file:")) else Path(parsed.database)
+
+
+def require_database(config: Path) -> None:
+    """Refuse to go on without the file of an SQLite key store.
+
+    Raises:
+        KeyStoreError: it is missing.
+    """
+    file = database_file(section(config, "key_store"))
+    if file is not None and not file.exists():
+        raise KeyStoreError(
+            f"there is no key store {file}; restore it from its backup, or make a new, empty one with "
+            "`fieldvault init`"
+        )
+
+
+def kms_alone(config: Path) -> KMS:
+    """The configured KMS, whatever state the key store is in.
+
+    Raises:
+        ConfigurationError, KMSError: it cannot be opened.
+    """
+    kms: KMS = _backend("fieldvault.kms", section(config, "kms"))
+    return kms
+
+
+def key_store_alone(config: Path) -> KeyStore:
+    """The configured key store, whatever state the KMS is in.
+
+    Raises:
+        ConfigurationError, KeyStoreError: it cannot be opened.
+    """
+    require_database(config)
+    key_store: KeyStore = _backend("fieldvault.key_stores", section(config, "key_store"))
+    return key_store
+
+
+def _backend(group: str, members: Section) -> Any:
+    name = members.text("type")
+    for point in entry_points(group=group, name=name):
+        return point.load().from_config(members)
+    raise members.error("type", f"is {name!r}, which is not installed")

@@ -1,0 +1,104 @@
+"""Engines that ``SQLKeyStore`` can work with, from a URL or passed in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from fieldvault.errors import ConfigurationError
+
+__all__ = ["anchored", "check_engine", "check_transactions", "open_engine"]
+
+BUSY_SECONDS = 30
+
+_DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
+_WANTED = (
+    "the key store wants a database URL such as sqlite:///keys.db or postgresql+psycopg://user@host/name"
+)
+
+
+def open_engine(url: str) -> Engine:
+    """An engine of our own for ``url``.
+
+    Raises:
+        ConfigurationError: no URL, or a driver that is not installed.
+    """
+    problem: str
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        problem = (
+            f"the key store's database driver {error.name} is not installed; "
+            "install the extra fieldvault[postgresql] or fieldvault[mariadb]"
+        )
+    except (ArgumentError, NoSuchModuleError):
+        problem = _WANTED
+    raise ConfigurationError(problem)
+
+
+def anchored(url: str, folder: Path) -> str:
+    """``url`` with the path of a SQLite file made relative to ``folder``; other URLs as they are."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return url
+    if (
+        parsed.get_backend_name() != "sqlite"
+        or not parsed.database
+        or parsed.database.startswith((":memory:", "file:"))
+    ):
+        return url
+    return parsed.set(database=str(folder / parsed.database)).render_as_string(hide_password=False)
+
+
+def check_engine(engine: object) -> Engine:
+    """``engine``, if it is one of a database that the store knows, and not an asynchronous one.
+
+    Raises:
+        ConfigurationError: otherwise.
+    """
+    if not isinstance(engine, Engine) or engine.dialect.is_async:
+        raise ConfigurationError("the key store wants a URL or an Engine with a synchronous driver")
+    if engine.dialect.name not in _DIALECTS:
+        raise ConfigurationError(
+            f"the key store knows SQLite, PostgreSQL, MariaDB and MySQL, not {engine.dialect.name}"
+        )
+    return engine
+
+
+def check_transactions(connection: Connection) -> None:
+    """Refuse a connection on which several statements are not one step.
+
+    Raises:
+        ConfigurationError: each statement commits by itself, others' uncommitted rows are seen, or it is
+            SQLite in memory.
+    """
+    if _commits_each_statement(connection):
+        raise ConfigurationError(
+            "the key store's engine has the isolation level AUTOCOMMIT; pass one with transactions"
+        )
+    if connection.dialect.name == "sqlite":
+        if not any(row.file for row in connection.exec_driver_sql("PRAGMA database_list")):
+            raise ConfigurationError(
+                "SQLite in memory is one database a connection; use MemoryKeyStore, or a file"
+            )
+    elif connection.get_isolation_level() == "READ UNCOMMITTED":
+        raise ConfigurationError(
+            "the key store's engine has the isolation level READ UNCOMMITTED; READ COMMITTED is the least"
+        )
+
+
+def _commits_each_statement(connection: Connection) -> bool:
+    # SQLAlchemy tells the database's level; that a driver commits by itself only the driver knows.
+    if connection.dialect.name in ("mysql", "mariadb"):
+        return bool(connection.scalar(text("SELECT @@autocommit")))
+    driver = connection.connection.dbapi_connection
+    if getattr(driver, "autocommit", None) is True:
+        return True
+    # SQLite: the driver begins no transactions, and no listener of the engine has begun one in its place.
+    return getattr(driver, "isolation_level", "") is None and getattr(driver, "in_transaction", None) is False

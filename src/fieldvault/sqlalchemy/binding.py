@@ -1,0 +1,176 @@
+"""What joins models to a vault: kept with the metadata and its tables, so that nothing is global."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from sqlalchemy import Column, MetaData, Table
+
+from fieldvault.errors import ConfigurationError, ScopeRequired, TenantMismatch
+from fieldvault.vault import Vault
+
+__all__ = ["Binding", "Owner", "RowScope", "binding_of", "encrypted_columns", "name_of", "note_column"]
+
+_KEY = "fieldvault"
+
+Owner = tuple[str, str | None]
+"""Tenant and subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowScope:
+    """Where a table's rows have their scope, by the model's ``__vault__``: keys of the table's columns.
+
+    A key is ``None`` where ``__vault__`` leaves that part out. ``tenant_elsewhere`` and ``subject_elsewhere``
+    say that it is an attribute that another table of the model holds (joined inheritance).
+    """
+
+    tenant: str | None = None
+    subject: str | None = None
+    tenant_elsewhere: bool = False
+    subject_elsewhere: bool = False
+
+    @property
+    def names_tenant(self) -> bool:
+        """Whether each row says whose it is."""
+        return self.tenant is not None or self.tenant_elsewhere
+
+    @property
+    def names_subject(self) -> bool:
+        """Whether each row says whom it is about."""
+        return self.subject is not None or self.subject_elsewhere
+
+
+class Binding:
+    """The vault of a metadata's tables, and where their rows have their scope.
+
+    Processors hold the binding and look the vault up at each use, so binding again reaches cached statements.
+    """
+
+    def __init__(self) -> None:
+        self.current: Vault | None = None
+        self.scopes: WeakKeyDictionary[Table, RowScope] = WeakKeyDictionary()
+        self.bases: WeakSet[Any] = WeakSet()
+
+    @property
+    def vault(self) -> Vault:
+        """The vault.
+
+        Raises:
+            ConfigurationError: the models were not given one yet.
+        """
+        if self.current is None:
+            raise ConfigurationError(
+                "the models have no vault yet: call protect(Base, vault) before using them"
+            )
+        return self.current
+
+    def scope_of_row(self, scope: RowScope | None, tenant: Any, subject: Any, table: str) -> Owner:
+        """A row's tenant and subject as names, checked against the ambient scope.
+
+        ``tenant`` and ``subject`` are what the row holds where ``scope`` says that it does.
+
+        Raises:
+            ScopeRequired: neither the row nor the ambient scope has what the model asks for.
+            TenantMismatch: the row is another tenant's than the ambient scope.
+        """
+        ambient = self.vault.ambient.get()
+        if scope is None or not scope.names_tenant:
+            owner = self.ambient_tenant(table)
+        else:
+            owner = name_of(tenant, f"the tenant of a row of {table}")
+            if ambient.tenant not in (None, owner):
+                raise TenantMismatch(
+                    f"a row of {table} belongs to another tenant than the scope, {ambient.tenant!r}"
+                )
+        if scope is None:
+            return owner, ambient.subject
+        return owner, name_of(subject, f"the subject of a row of {table}") if scope.names_subject else None
+
+    def ambient_scope(self, scope: RowScope | None, table: str) -> Owner:
+        """Tenant and subject of a value whose row is not known: the ambient ones.
+
+        Raises:
+            ScopeRequired: the model takes them from its rows, and no scope names them.
+        """
+        ambient = self.vault.ambient.get()
+        if scope is None:
+            return self.ambient_tenant(table), ambient.subject
+        if scope.names_tenant and ambient.tenant is None:
+            raise ScopeRequired(
+                f"this statement does not say to which row of {table} a value belongs: "
+                "work inside vault.scope(tenant=…), or change the loaded object and flush it"
+            )
+        if scope.names_subject and ambient.subject is None:
+            raise ScopeRequired(
+                f"this statement does not say to which row of {table} a value belongs: "
+                "work inside vault.scope(subject=…), or change the loaded object and flush it"
+            )
+        return self.ambient_tenant(table), ambient.subject if scope.names_subject else None
+
+    def ambient_tenant(self, table: str) -> str:
+        """The tenant of the ambient scope, or the vault's default.
+
+        Raises:
+            ScopeRequired: there is neither.
+        """
+        vault = self.vault
+        tenant = vault.ambient.get().tenant
+        if tenant is None:
+            tenant = vault.default_tenant
+        if tenant is None:
+            raise ScopeRequired(
+                f"no tenant is known for a row of {table}: work inside vault.scope(tenant=…), "
+                "or say in the model where its rows have it: __vault__ = KeyScope(tenant=…)"
+            )
+        return tenant
+
+    def __reduce__(self) -> tuple[type[Binding], tuple[()]]:
+        # A pickled metadata is bound anew where it is unpickled: a vault does not travel.
+        return Binding, ()
+
+
+def binding_of(metadata: MetaData) -> Binding:
+    """The binding of a metadata, made on first use."""
+    binding: Binding = metadata.info.setdefault(_KEY, Binding())
+    return binding
+
+
+def encrypted_columns(table: Table) -> Sequence[Column[Any]]:
+    """The encrypted columns of a table, in its order; empty for a table that has none."""
+    columns: Sequence[Column[Any]] = table.info.get(_KEY, ())
+    return columns
+
+
+def note_column(table: Table, column: Column[Any]) -> Binding:
+    """Remember an encrypted column with its table; the binding of the table's metadata."""
+    table.info[_KEY] = (*(known for known in encrypted_columns(table) if known.key != column.key), column)
+    return binding_of(table.metadata)
+
+
+def name_of(value: Any, where: str) -> str:
+    """A row's tenant or subject as text: text as it is, integers in decimal, UUIDs lower-case with hyphens.
+
+    Raises:
+        ScopeRequired: the row has none (yet).
+        ConfigurationError: a value of another class.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if value is None:
+        raise ScopeRequired(
+            f"{where} is empty, so the row has no keys yet: set it before the row is written "
+            "(a key that the database makes comes too late: give the column a default in Python, such "
+            "as uuid4)"
+        )
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    raise ConfigurationError(
+        f"{where} names a scope and is text, an integer or a UUID, not {type(value).__name__}"
+    )

@@ -1,0 +1,272 @@
+"""``Encrypted``: the column type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, NoReturn
+
+from sqlalchemy import Column, LargeBinary, Table, Text, event
+from sqlalchemy.dialects.mysql import MEDIUMBLOB, MEDIUMTEXT
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import operators
+from sqlalchemy.types import TypeDecorator, TypeEngine, to_instance
+
+from fieldvault.codecs import check_padding
+from fieldvault.context import check_name
+from fieldvault.envelope import from_text, to_text
+from fieldvault.errors import ConfigurationError, KeyShredded, UnsupportedQuery
+from fieldvault.sqlalchemy.binding import Binding, RowScope, note_column
+from fieldvault.sqlalchemy.carrier import Carrier
+from fieldvault.sqlalchemy.coercion import check_type, coercion_of
+from fieldvault.suites import suite_named
+from fieldvault.values import OpenValue, SealValue, opener, sealer
+from fieldvault.vault import Vault
+
+__all__ = ["RAISE", "Encrypted"]
+
+
+class _Sentinel(Enum):
+    RAISE = "RAISE"
+
+    def __repr__(self) -> str:
+        return "RAISE"
+
+
+RAISE: Final = _Sentinel.RAISE
+"""For ``erased=``: reading a shredded value raises ``KeyShredded`` instead of giving a stand-in."""
+
+
+class _Comparator(TypeEngine.Comparator[Any]):
+    """Lets a query ask whether there is a value, and nothing about it: ciphertexts of one value differ."""
+
+    def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> Any:
+        if op in (operators.is_, operators.is_not):
+            return super().operate(op, *other, **kwargs)
+        if op in (operators.eq, operators.ne) and other[0] is None:
+            return super().operate(op, *other, **kwargs)
+        return self._refuse(op)
+
+    def reverse_operate(self, op: operators.OperatorType, other: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        self._refuse(op)
+
+    def _refuse(self, op: operators.OperatorType) -> NoReturn:
+        name = getattr(op, "__name__", str(op))
+        raise UnsupportedQuery(
+            f"{self.expr} is encrypted, so the database cannot answer {name!r} on it; "
+            "select the rows by other columns and compare in Python, or ask is_(None)"
+        )
+
+
+class Encrypted(TypeDecorator[Any]):
+    """A column whose values are sealed under their row's own keys before they reach the driver.
+
+    ``type_`` is the column's type as it would be without encryption; values are taken and given back as that
+    type does. ``field`` pins the name that values are bound to, by default ``table.column``: pin it before
+    you rename either. ``suite`` names a cipher suite, by default the vault's own choice. ``storage`` is
+    ``"binary"``, or ``"text"`` for a column of text. ``padding`` fills values up to a multiple of so many
+    bytes (2 to 65536), so that lengths tell less. ``erased`` is what a reader sees in place of a value whose
+    key was shredded: a value, or ``RAISE``.
+
+    NULL stays NULL, and whether there is a value can be seen. One instance may be shared by several columns.
+
+    Raises:
+        ConfigurationError: an argument that cannot work.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+    comparator_factory = _Comparator
+
+    def __init__(
+        self,
+        type_: TypeEngine[Any] | type[TypeEngine[Any]],
+        *,
+        field: str | None = None,
+        suite: str | None = None,
+        storage: str = "binary",
+        padding: int | None = None,
+        erased: Any = None,
+    ) -> None:
+        super().__init__()
+        self.type_ = to_instance(type_)
+        check_type(self.type_)
+        if field is not None:
+            check_name("field", field)
+        if suite is not None:
+            suite_named(suite)
+        if storage not in ("binary", "text"):
+            raise ConfigurationError(f'storage is "binary" or "text", not {storage!r}')
+        self.field = field
+        self.suite = suite
+        self.storage = storage
+        self.padding = check_padding(padding)
+        # Not part of the statement cache's key, which needs hashable parts: the field tells columns apart
+        # there.
+        self._erased = erased
+        self.binding: Binding | None = None
+        self._pinned = field is not None
+        self.table: Table | None = None
+
+    def __repr__(self) -> str:
+        parts = [repr(self.type_)]
+        if self._pinned:
+            parts.append(f"field={self.field!r}")
+        if self.suite is not None:
+            parts.append(f"suite={self.suite!r}")
+        if self.storage != "binary":
+            parts.append(f"storage={self.storage!r}")
+        if self.padding is not None:
+            parts.append(f"padding={self.padding!r}")
+        return f"Encrypted({', '.join(parts)})"
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Large enough for what ``type_`` holds: MariaDB's plain BLOB and TEXT end at 64 KiB."""
+        if self.storage == "text":
+            return dialect.type_descriptor(
+                Text().with_variant(MEDIUMTEXT(charset="ascii"), "mysql", "mariadb")
+            )
+        return dialect.type_descriptor(LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"))
+
+    def compare_values(self, x: Any, y: Any) -> bool:
+        """As ``type_`` compares; for the unit of work's question whether a value changed."""
+        if x.__class__ is Carrier:
+            x = x.value
+        if y.__class__ is Carrier:
+            y = y.value
+        return self.type_.compare_values(x, y)
+
+    @property
+    def _static_cache_key(self) -> Any:
+        # Tables of two metadatas may have the same names, and other vaults.
+        key = super()._static_cache_key
+        return (*key, self.binding) if isinstance(key, tuple) else key
+
+    @property
+    def python_type(self) -> type[Any]:
+        """As ``type_``."""
+        return self.type_.python_type
+
+    # -- from declaration to column ---------------------------------------------------------------------
+
+    def _set_parent(self, parent: Any, outer: bool = False, **kw: Any) -> None:
+        super()._set_parent(parent, outer=outer, **kw)
+        if isinstance(parent, Column):
+            event.listen(parent, "after_parent_attach", _give_column_its_own_type)
+
+    def bound_to(self, column: Column[Any], table: Table) -> Encrypted:
+        """This type as one column's own: under its field name, joined to the binding of its metadata."""
+        bound = Encrypted.__new__(Encrypted)
+        bound.__dict__.update(self.__dict__)
+        bound.__dict__.pop("_static_cache_key", None)
+        bound.binding = note_column(table, column)
+        bound.table = table
+        bound.field = self.field if self._pinned else check_name("field", f"{table.name}.{column.name}")
+        return bound
+
+    # -- from value to ciphertext and back --------------------------------------------------------------
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Seals what is bound: under its row's scope where the row is known, else under the ambient scope."""
+        binding, field, table = self._joined()
+        coercion = coercion_of(self.type_, field, dialect)
+        into, as_is = coercion.into, coercion.as_is
+        textual = self.storage == "text"
+        vault: Vault | None = None
+        seal: SealValue
+        scope: RowScope | None
+
+        def process(value: Any) -> Any:
+            nonlocal vault, seal, scope
+            if value is None:
+                return None
+            current = binding.current
+            if current is None or current is not vault:
+                current = binding.vault
+                seal, scope = self._sealer(current), binding.scopes.get(table)
+                vault = current
+            if value.__class__ is Carrier:
+                tenant, subject, value = value.tenant, value.subject, value.value
+            else:
+                ambient = current.ambient.get()
+                if scope is None and ambient.tenant is not None:
+                    tenant, subject = ambient.tenant, ambient.subject
+                else:
+                    tenant, subject = binding.ambient_scope(scope, table.name)
+            if value.__class__ is not as_is:
+                value = into(value)
+                if value is None:
+                    return None
+            sealed = seal(value, field, tenant, subject)
+            return to_text(sealed) if textual else sealed
+
+        return process
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
+        """Opens what was sealed. Where rows say whose they are, that was checked as the row was fetched."""
+        binding, field, table = self._joined()
+        out = coercion_of(self.type_, field, dialect).out
+        erased = self._erased
+        textual = self.storage == "text"
+        vault: Vault | None = None
+        open_: OpenValue
+        scope: RowScope | None
+
+        def process(blob: Any) -> Any:
+            nonlocal vault, open_, scope
+            if blob is None:
+                return None
+            current = binding.current
+            if current is None or current is not vault:
+                current = binding.vault
+                open_, scope = opener(current.ring), binding.scopes.get(table)
+                vault = current
+            ambient = current.ambient.get()
+            tenant, subject = ambient.tenant, ambient.subject
+            if scope is not None:
+                if not scope.names_subject:
+                    subject = None
+                if tenant is None and not scope.names_tenant:
+                    tenant = binding.ambient_tenant(table.name)
+            elif tenant is None:
+                tenant = binding.ambient_tenant(table.name)
+            try:
+                value = open_(from_text(blob) if textual else blob, field, tenant, subject)
+            except KeyShredded:
+                if erased is RAISE:
+                    raise
+                return erased
+            return value if out is None else out(value)
+
+        return process
+
+    def process_literal_param(self, value: Any, dialect: Dialect) -> NoReturn:  # noqa: ARG002
+        """Refused: a literal in the text of a statement would be plaintext."""
+        raise UnsupportedQuery(
+            f"{self.field} is encrypted and is never written as a literal; pass it as a parameter"
+        )
+
+    def _sealer(self, vault: Vault) -> SealValue:
+        return sealer(
+            vault.ring, vault.suite if self.suite is None else suite_named(self.suite), self.padding
+        )
+
+    def _joined(self) -> tuple[Binding, str, Table]:
+        if self.binding is None or self.field is None or self.table is None:
+            raise ConfigurationError("Encrypted works as the type of a table's column only")
+        return self.binding, self.field, self.table
+
+
+def _give_column_its_own_type(column: Column[Any], table: Table) -> None:
+    if isinstance(column.type, Encrypted):
+        if (
+            column.server_default is not None
+            or column.server_onupdate is not None
+            or column.computed is not None
+        ):
+            raise ConfigurationError(
+                f"{table.name}.{column.name} is encrypted and has a default that the database fills in: "
+                f"plaintext; "
+                "give it a default in Python"
+            )
+        column.type = column.type.bound_to(column, table)
