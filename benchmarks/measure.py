@@ -1,4 +1,4 @@
-"""Timing on a machine that others use too: candidates interleaved, many short rounds, ratios within a round."""
+"""Timing on a machine that others use too: processor time, candidates interleaved, many short rounds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from random import Random
-from statistics import median, quantiles
-from time import perf_counter_ns
+from statistics import quantiles
+from time import process_time_ns
 
-__all__ = ["Call", "Sample", "Samples", "collected", "interleaved", "spread"]
+__all__ = ["Call", "Sample", "collected", "interleaved"]
 
 Call = Callable[[], object]
 """What every candidate and every floor is: a Python function without arguments, called in one plain loop."""
@@ -19,7 +19,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One candidate's rounds: nanoseconds (of one call, or of one whole run) in the order they were taken."""
+    """One candidate's rounds: nanoseconds of processor time (of a call, or of a run) in the order taken."""
 
     rounds: tuple[float, ...]
 
@@ -29,22 +29,20 @@ class Sample:
         return min(self.rounds)
 
     def ratio(self, base: Sample) -> float:
-        """How many times the base this costs: the median over the rounds, each against its own round's base."""
-        return median(self._ratios(base))
+        """How many times the base this costs: the quietest round of each, since noise only ever adds."""
+        return self.best / base.best
 
     def quartiles(self, base: Sample) -> tuple[float, float]:
-        """Where the middle half of the rounds' ratios lies."""
-        return spread(self._ratios(base))
-
-    def _ratios(self, base: Sample) -> list[float]:
-        return [mine / other for mine, other in zip(self.rounds, base.rounds, strict=True)]
-
-
-Samples = Mapping[str, Sample]
+        """Where the middle half of the ratios within a round lies: what the machine's noise did to them."""
+        ratios = [mine / other for mine, other in zip(self.rounds, base.rounds, strict=True)]
+        if len(ratios) < 2:
+            return ratios[0], ratios[0]
+        low, _, high = quantiles(ratios, n=4, method="inclusive")
+        return low, high
 
 
 def interleaved(candidates: Mapping[str, Call], *, rounds: int, calls: int) -> dict[str, Sample]:
-    """Nanoseconds of a call for each candidate, ``calls`` calls a round, in a new random order each round.
+    """Each candidate's time for a call, ``calls`` calls a round, in a new random order each round.
 
     Garbage collection is off meanwhile: none of the candidates makes cycles, the harness's own would disturb.
     """
@@ -61,14 +59,6 @@ def interleaved(candidates: Mapping[str, Call], *, rounds: int, calls: int) -> d
     return {name: Sample(tuple(times)) for name, times in taken.items()}
 
 
-def spread(values: list[float]) -> tuple[float, float]:
-    """The lower and the upper quartile."""
-    if len(values) < 2:
-        return values[0], values[0]
-    low, _, high = quantiles(values, n=4, method="inclusive")
-    return low, high
-
-
 @contextmanager
 def collected(*, pause: bool = True) -> Iterator[None]:
     """Collect garbage now and, unless ``pause`` is false, not again until the end of the block."""
@@ -82,7 +72,7 @@ def collected(*, pause: bool = True) -> Iterator[None]:
 
 
 def _loop(call: Call, calls: int) -> int:
-    begun = perf_counter_ns()
+    begun = process_time_ns()
     for _ in repeat(None, calls):
         call()
-    return perf_counter_ns() - begun
+    return process_time_ns() - begun

@@ -8,7 +8,10 @@ from contextlib import ExitStack
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sqlalchemy.dialects import sqlite
+
 from benchmarks.measure import Call, interleaved
+from benchmarks.models import TENANT, fieldvault_model
 from benchmarks.peers import FIELD, PEERS, Missing, Peer
 from benchmarks.report import Row, ratio_row
 from benchmarks.world import world
@@ -16,7 +19,6 @@ from fieldvault import Vault
 
 __all__ = ["value_rows"]
 
-TENANT = "acme"
 TEXT = "0123456789abcdef0123456789abcdef"
 
 SEAL, OPEN, SIZE = "Sealing a 32-byte value", "Opening a 32-byte value", "Overhead of a ciphertext"
@@ -77,6 +79,15 @@ def _vault(vault: Vault) -> Peer:
         lambda text: lambda: vault.encrypt(text, field=FIELD, tenant=TENANT),
         lambda blob: lambda: vault.decrypt(blob, field=FIELD, tenant=TENANT),
     )
+
+
+def _column(vault: Vault, stack: ExitStack) -> Peer:
+    # What SQLAlchemy calls for each value that it binds or fetches; the ambient scope says whose it is.
+    column = fieldvault_model(vault).customer.__table__.c.email.type
+    stack.enter_context(vault.scope(tenant=TENANT))
+    dialect = sqlite.dialect()
+    bind, result = column.bind_processor(dialect), column.result_processor(dialect, None)
+    return Peer(lambda text: lambda: bind(text), lambda blob: lambda: result(blob))
 
 
 def _prepared(

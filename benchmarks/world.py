@@ -6,12 +6,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import create_engine, event
 
 from fieldvault import CachePolicy, Vault
 from fieldvault.errors import KMSError
@@ -21,9 +20,11 @@ from fieldvault.kms import LocalKMS
 
 __all__ = ["CountingKMS", "Statements", "World", "world"]
 
+HOUR = 3_600.0
+
 
 class CountingKMS:
-    """A ``LocalKMS`` behind which each request takes ``delay`` seconds, as one over a network would."""
+    """A ``LocalKMS`` that counts requests; each takes ``delay`` seconds longer, as one over a network would."""
 
     def __init__(self, kms: LocalKMS, delay: float = 0.0) -> None:
         self._kms = kms
@@ -32,26 +33,26 @@ class CountingKMS:
         self.calls = 0
 
     def wrap(self, key: bytes, *, context: Mapping[str, str]) -> bytes:
-        """Counted, and passed on."""
+        """One request."""
         self._count()
         return self._kms.wrap(key, context=context)
 
     def unwrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
-        """Counted, and passed on."""
+        """One request."""
         self._count()
         return self._kms.unwrap(wrapped, context=context)
 
     def unwrap_many(self, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:
-        """Counted as one request, and passed on."""
+        """One request, however many items."""
         self._count()
         return self._kms.unwrap_many(items)
 
     def check(self) -> str:
-        """Passed on."""
+        """Not counted."""
         return self._kms.check()
 
     def close(self) -> None:
-        """Passed on."""
+        """Not counted."""
         self._kms.close()
 
     def _count(self) -> None:
@@ -60,38 +61,29 @@ class CountingKMS:
         time.sleep(self._delay)
 
 
-@dataclass(slots=True)
 class Statements:
-    """The statements that an engine ran: how many, and how many rows those that write touched."""
+    """The statements that an engine ran, settings apart, and the rows that those which write have written."""
 
-    count: int = 0
-    rows_written: int = 0
-    texts: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.count = 0
+        self.rows_written = 0
 
-    @contextmanager
-    def of(self, engine: Engine) -> Iterator[Statements]:
-        """Count in a block."""
-        event.listen(engine, "after_cursor_execute", self._note)
-        try:
-            yield self
-        finally:
-            event.remove(engine, "after_cursor_execute", self._note)
-
-    def _note(self, _connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+    def note(self, _connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        """Listener of ``after_cursor_execute``."""
         if statement.startswith("PRAGMA"):
             return
         self.count += 1
-        self.texts.append(statement)
         if not statement.startswith("SELECT"):
-            self.rows_written += max(cursor.rowcount, 0)
+            self.rows_written += cursor.rowcount
 
 
 class World:
-    """One root-key file and one key store in a folder of their own; every ``vault`` starts cold."""
+    """A root-key file and a key store in a folder, made where they are missing; each ``vault`` starts cold."""
 
     def __init__(self, folder: Path) -> None:
         self._root = folder / "root.keys"
-        LocalKMS.create(self._root)
+        if not self._root.exists():
+            LocalKMS.create(self._root)
         self.engine = create_engine(f"sqlite:///{folder / 'keys.db'}")
         event.listen(self.engine, "connect", _without_waiting_for_the_disk)
 
@@ -100,17 +92,27 @@ class World:
         return CountingKMS(LocalKMS(self._root), delay)
 
     def vault(self, kms: CountingKMS | None = None, *, max_keys: int = 10_000) -> Vault:
-        """A vault with an empty cache."""
+        """A vault with an empty cache, and a lease that no measurement outlasts."""
         return Vault(
             kms=self.kms() if kms is None else kms,
             key_store=SQLKeyStore(self.engine),
-            cache=CachePolicy(max_keys=max_keys, ttl=3_600, lease=3_600),
+            cache=CachePolicy(max_keys=max_keys, ttl=HOUR, lease=HOUR),
         )
+
+    @contextmanager
+    def statements(self) -> Iterator[Statements]:
+        """Count what the key store's engine runs in a block."""
+        counted = Statements()
+        event.listen(self.engine, "after_cursor_execute", counted.note)
+        try:
+            yield counted
+        finally:
+            event.remove(self.engine, "after_cursor_execute", counted.note)
 
 
 @contextmanager
 def world() -> Iterator[World]:
-    """A world that is gone afterwards."""
+    """A world in a folder of its own, gone afterwards."""
     with TemporaryDirectory(prefix="fieldvault-benchmark-") as folder:
         made = World(Path(folder))
         try:

@@ -162,7 +162,7 @@ def refused() -> Iterator[Vector]:
         bound = seal_value(f"refused, {suite}, row", {"text": "x"}, suite=suite, row=["1"])
         blob = bytes.fromhex(bound["ciphertext"])
         yield _refusal(bound, f"{suite}, bound to a row, read without", blob, "DecryptionError")
-    long = seal_value("refused, relabelled", {"text": "long enough for the longest nonce"})
+    long = seal_value("refused, relabelled", {"json": '["long enough for the longest nonce"]'})
     blob = bytes.fromhex(long["ciphertext"])
     yield _refusal(long, "relabelled as XChaCha20-Poly1305", _with(blob, 1, 3), "DecryptionError")
     yield _refusal(long, "relabelled as AES-256-SIV", _with(blob, 1, 2), "DecryptionError")
@@ -180,11 +180,11 @@ def refused() -> Iterator[Vector]:
         "a header alone": blob[:19],
         "key id before the first three bytes": blob[3:19] + blob[:3] + blob[19:],
         "version after suite and type": blob[1:3] + blob[:1] + blob[3:],
+        "suite and type exchanged": blob[:1] + blob[2:3] + blob[1:2] + blob[3:],
         "a byte in front": b"\x00" + blob,
         "text form as bytes": text_form(blob).encode(),
     }.items():
         yield _refusal(long, name, changed, "MalformedCiphertext")
-    yield _refusal(long, "suite and type exchanged", blob[:1] + b"\x0d\x01" + blob[3:], "MalformedCiphertext")
     for error, bodies in (
         ("MalformedCiphertext", MALFORMED_BODIES),
         ("UnsupportedValue", UNSUPPORTED_BODIES),
@@ -207,7 +207,7 @@ def refused_texts() -> Iterator[Vector]:
         "a line feed at the end": form + "\n",
         "a line feed inside": form[:20] + "\n" + form[20:],
         "base64 padding": form + "=",
-        "one character too many": form + "A" * (1 + -len(form[5:]) % 4),
+        "a length that base64 does not have": form + "A" * (1 + -len(form[5:]) % 4),
         "unused bits set": text_form(bytes(48) + b"\x10")[:-1] + "B",
         "the alphabet of standard base64": "$fv1$" + base64.b64encode(b"\xfb\xff\xfe" * 16).decode(),
         "a character that is none of base64": form[:20] + "!" + form[21:],
@@ -303,6 +303,43 @@ def root_files() -> Iterator[Vector]:
         }
 
 
+def refused_keys() -> Iterator[Vector]:
+    """Wrapped keys that do not unwrap, with the class of the error."""
+    subject, (plain, locked) = next(keys()), root_files()
+    moved = {name: {**subject["context"], name: "x"} for name in subject["context"]}
+    cut = {name: value for name, value in subject["context"].items() if name != "subject"}
+    moved |= {"subject left out": cut, "an entry more": {**subject["context"], "x": ""}}
+    for made, source in (("a subject's key", subject), ("a key of the local KMS", plain)):
+        entry = source if source is subject else {"wrap_key": None, **plain, **plain["wrapped"][0]}
+        wrapped = bytes.fromhex(entry["wrapped"])
+        changes = {
+            "nothing": b"",
+            "another version": _with(wrapped, 0, 2),
+            "a byte missing": wrapped[:-1],
+            "a byte added": wrapped + b"\x00",
+            "a bit of the synthetic IV changed": _flipped(wrapped, len(wrapped) - 48),
+            "the last bit changed": _flipped(wrapped, len(wrapped) - 1),
+        }
+        for name, changed in changes.items():
+            yield _unwrap(f"{made}: {name}", entry, changed, entry["context"])
+        for name, context in moved.items():
+            if name in entry["context"] or source is subject:
+                yield _unwrap(f"{made}: another context, {name}", entry, wrapped, context)
+    entry = {"wrap_key": None, **plain, **plain["wrapped"][0]}
+    wrapped = bytes.fromhex(entry["wrapped"])
+    yield _unwrap("another root key", entry, _with(wrapped, 4, 2), entry["context"])
+    yield _unwrap("no such root key", entry, _with(wrapped, 4, 3), entry["context"], "KMSKeyDisabled")
+    entry = {"wrap_key": None, **locked, **locked["wrapped"][0], "passphrase": "another passphrase"}
+    yield _unwrap("another passphrase", entry, wrapped, entry["context"], "KMSDenied")
+
+
+def _unwrap(
+    name: str, entry: Vector, wrapped: bytes, context: Mapping[str, str], error: str = "KMSError"
+) -> Vector:
+    kms = {part: entry.get(part) for part in ("origin", "wrap_key", "file", "passphrase")}
+    return {"name": name, **kms, "wrapped": wrapped.hex(), "context": context, "error": error}
+
+
 def _wrapped(root: bytes, version: int, context: Mapping[str, str]) -> bytes:
     prefix = b"\x01" + u32(version)
     key = hkdf(root, b"fieldvault/1 local AES-256-SIV", 64)
@@ -339,6 +376,7 @@ def files() -> dict[str, str]:
         "refused_texts": refused_texts(),
         "subject_keys": keys(),
         "root_key_files": root_files(),
+        "refused_wrapped_keys": refused_keys(),
     }
     return {f"{name}.json": json.dumps(list(vectors), indent=1) + "\n" for name, vectors in made.items()}
 

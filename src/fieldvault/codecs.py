@@ -30,7 +30,11 @@ _FLOAT = struct.Struct(">d")
 # The context of the moment may ask for a small e; this one is never changed.
 _DECIMAL = Context(capitals=1)
 _ZONE_NAME = r"[A-Za-z0-9_+./-]+"
-_ZONED = re.compile(rf"(?P<iso>[^\[]+)(?:\[(?P<zone>{_ZONE_NAME})\])?")
+_ZONED = re.compile(
+    r"([0-9T:.-]+?)"
+    r"(?:([+-])([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{6}))?)?)?"
+    rf"(?:\[({_ZONE_NAME})\])?"
+)
 _KNOWN_BY_NAME = re.compile(_ZONE_NAME)
 
 
@@ -212,15 +216,25 @@ def _decode_boolean(body: bytes) -> bool:
     return {b"\x00": False, b"\x01": True}[body]
 
 
+def _fixed_zone(sign: str | None, offset: list[str | None]) -> timezone | None:
+    # Not left to fromisoformat: CPython 3.11's takes an offset of less than a second for UTC.
+    if sign is None:
+        return None
+    hours, minutes, seconds, microseconds = (int(part or 0) for part in offset)
+    size = timedelta(hours=hours, minutes=minutes, seconds=seconds, microseconds=microseconds)
+    return timezone(-size if sign == "-" else size)
+
+
 def _decode_zoned(cls: type[Any], body: bytes) -> Any:
     match = _ZONED.fullmatch(body[1:].decode("ascii"))
     if match is None or body[0] > 1:
         raise ValueError
-    iso, zone = match.groups()
-    value = _whole(cls.fromisoformat(iso).replace(fold=body[0]), body[: 1 + len(iso)], _zoned)
+    wall, sign, *offset, zone = match.groups()
+    value = cls.fromisoformat(wall).replace(fold=body[0], tzinfo=_fixed_zone(sign, offset))
+    _whole(value, body.partition(b"[")[0], _zoned)
     if zone is None:
         return value
-    if (value.tzinfo is None) is not (cls is time):
+    if (sign is None) is not (cls is time):
         raise ValueError
     try:
         return value.replace(tzinfo=ZoneInfo(zone))

@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
+from fieldvault.context import check_name
 from fieldvault.errors import ConfigurationError
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.settings import Section, Source
-from fieldvault.suites import AES_256_GCM
+from fieldvault.suites import AES_256_GCM, suite_named
 
 __all__ = ["ConfigurableBackend", "read"]
-
-T = TypeVar("T")
 
 
 class ConfigurableBackend(Protocol):
@@ -43,22 +42,16 @@ def read(configuration: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
     )
     cache, rotation = root.section("cache"), root.section("rotation")
     root.finish()
-    arguments: dict[str, Any] = {
-        "default_tenant": vault.optional_text("default_tenant"),
-        "suite": vault.optional_text("suite") or AES_256_GCM.name,
-    }
-    vault.finish()
+    arguments = _vault(vault)
     arguments["cache"] = _cache(cache)
     arguments["rotation"] = _rotation(rotation)
-    makers = {
-        name: (section, _backend(group, section))
-        for name, section, group in (
-            ("kms", kms, "fieldvault.kms"),
-            ("key_store", store, "fieldvault.key_stores"),
-        )
-    }
-    for name, (section, backend) in makers.items():
-        arguments[name] = backend.from_config(section)
+    kms_class, store_class = _backend("fieldvault.kms", kms), _backend("fieldvault.key_stores", store)
+    arguments["kms"] = kms_class.from_config(kms)
+    try:
+        arguments["key_store"] = store_class.from_config(store)
+    except BaseException:
+        arguments["kms"].close()
+        raise
     return arguments
 
 
@@ -81,39 +74,52 @@ def _root(configuration: str | os.PathLike[str] | Mapping[str, Any]) -> Section:
     raise ConfigurationError(problem)
 
 
+def _vault(section: Section) -> dict[str, Any]:
+    tenant, suite = section.optional_text("default_tenant"), section.optional_text("suite")
+    section.finish()
+    if tenant is not None:
+        with section.blaming("default_tenant"):
+            check_name("tenant", tenant)
+    if suite is not None:
+        with section.blaming("suite"):
+            suite_named(suite)
+    return {"default_tenant": tenant, "suite": suite or AES_256_GCM.name}
+
+
 def _cache(section: Section) -> CachePolicy:
     default = CachePolicy()
-    policy = {
+    values = {
         "max_keys": section.whole("max_keys", default.max_keys),
         "ttl": section.number("ttl", default.ttl),
         "lease": section.number("lease", default.lease),
         "grace": section.number("grace", default.grace),
     }
     section.finish()
-    return _made(section, CachePolicy, policy)
+    for name, value in values.items():
+        # One at a time, so that the error names the one.
+        with section.blaming(name):
+            CachePolicy(**{name: value})  # type: ignore[arg-type]  # each has the class of its default
+    return CachePolicy(**values)  # type: ignore[arg-type]
 
 
 def _rotation(section: Section) -> RotationPolicy:
     default = RotationPolicy()
-    days = section.number("max_age_days", 0.0)
-    policy = {
-        "max_age": timedelta(days=days) if days else None,
-        "max_uses": section.whole("max_uses", default.max_uses),
-        "block": section.whole("block", default.block),
-    }
+    days = section.optional_number("max_age_days")
+    max_uses, block = section.whole("max_uses", default.max_uses), section.whole("block", default.block)
     section.finish()
-    return _made(section, RotationPolicy, policy)
+    with section.blaming("max_age_days"):
+        max_age = None if days is None else _days(days)
+        RotationPolicy(max_age=max_age)
+    with section.blaming("max_uses" if "max_uses" in section else "block"):
+        return RotationPolicy(max_age=max_age, max_uses=max_uses, block=block)
 
 
-def _made(section: Section, policy: type[T], arguments: dict[str, Any]) -> T:
-    problem: str
+def _days(days: float) -> timedelta:
     try:
-        return policy(**arguments)
-    except ConfigurationError as error:
-        problem = str(error)
-    raise section.error(
-        next((name for name in arguments if problem.startswith(name)), "block"), f"does not fit: {problem}"
-    )
+        return timedelta(days=days)
+    except (OverflowError, ValueError):
+        pass
+    raise ConfigurationError(f"{days} days are no age")
 
 
 def _backend(group: str, section: Section) -> type[ConfigurableBackend]:

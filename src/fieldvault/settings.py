@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,16 @@ from fieldvault.errors import ConfigurationError
 
 __all__ = ["Section", "Source"]
 
-_WORDS = {str: "text in quotes", int: "a whole number", float: "a number", dict: "a section"}
+_WORDS: Mapping[type, str] = {
+    bool: "true or false",
+    str: "text in quotes",
+    int: "a whole number",
+    float: "a number",
+    dict: "a section",
+    list: "a list",
+    date: "a date",
+    time: "a time",
+}
 _MISSING = object()
 
 
@@ -38,8 +49,12 @@ class Section:
 
     def number(self, name: str, default: float) -> float:
         """A number, fractions allowed."""
-        value = self._take(name, float, default)
-        return float(value)  # type: ignore[arg-type]
+        return float(self._take(name, float, default))  # type: ignore[arg-type]
+
+    def optional_number(self, name: str) -> float | None:
+        """A number, fractions allowed, or ``None`` where it is left out."""
+        value = self._take(name, float, None)
+        return None if value is None else float(value)  # type: ignore[arg-type]
 
     def whole(self, name: str, default: int) -> int:
         """A whole number."""
@@ -52,7 +67,8 @@ class Section:
     def secret(self, name: str) -> str | None:
         """A secret, which never stands in the configuration itself.
 
-        ``<name>_env`` names an environment variable, ``<name>_file`` a file that holds it.
+        ``<name>_env`` names an environment variable, ``<name>_file`` a file that holds it, UTF-8, whose last
+        line break does not count.
         """
         variable = self.optional_text(f"{name}_env")
         file = self.optional_text(f"{name}_file")
@@ -65,28 +81,45 @@ class Section:
                     f"{name}_env", f"names the environment variable {variable}, which is not set"
                 )
             return value
-        if file is None:
-            return None
-        problem: str
-        try:
-            return (self._source.folder / file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            problem = error.strerror or "" if isinstance(error, OSError) else "not UTF-8"
-        raise self.error(f"{name}_file", f"names {file}, which cannot be read: {problem}")
+        return None if file is None else self._content(f"{name}_file", file)
+
+    def text_or_secret(self, name: str) -> tuple[str, str]:
+        """Text that may stand here, or else where ``secret`` looks; the member that gave it, and the text."""
+        secret = self.secret(name)
+        if secret is None:
+            return name, self.text(name)
+        giver = next(each for each in (f"{name}_env", f"{name}_file") if each in self)
+        if self.optional_text(name) is not None:
+            raise self.error(giver, f"stands beside {name}; give one of them")
+        return giver, secret
 
     def section(self, name: str, *, required: bool = False) -> Section:
         """A section within this one; an empty one where it is left out."""
         members = self._take(name, dict, _MISSING if required else {})
         return Section(members, (*self._path, name), self._source)  # type: ignore[arg-type]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
     @property
     def folder(self) -> Path:
         """What relative paths are relative to."""
         return self._source.folder
 
+    @contextmanager
+    def blaming(self, name: str) -> Iterator[None]:
+        """What is found wrong in this block with the value of a member, told with its place."""
+        try:
+            yield
+        except ConfigurationError as error:
+            problem = str(error)
+        else:
+            return
+        raise self.error(name, f"cannot be used: {problem}")
+
     def error(self, name: str, problem: str) -> ConfigurationError:
         """The error for one member, with its place."""
-        path = (*self._path, name)
+        path = (*self._path, str(name))
         return ConfigurationError(f"{self._source.place(path)}: {'.'.join(path)} {problem}")
 
     def finish(self) -> None:
@@ -101,20 +134,37 @@ class Section:
             raise self.error(name, "is empty")
         return value  # type: ignore[return-value]
 
+    def _content(self, name: str, file: str) -> str:
+        problem: str
+        try:
+            content = (self._source.folder / file).read_text(encoding="utf-8").rstrip("\r\n")
+            if content:
+                return content
+            problem = "is empty"
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        except UnicodeDecodeError:
+            problem = "is not UTF-8"
+        except ValueError:
+            problem = "is no name of a file"
+        raise self.error(name, f"names {file!r}, which {problem}")
+
     def _take(self, name: str, kind: type, default: Any) -> object:
         self._known.append(name)
         value = self._members.get(name, default)
         if value is _MISSING:
             raise self.error(name, "is missing")
-        if name in self._members:
-            fits = (
-                isinstance(value, Mapping)
-                if kind is dict
-                else type(value) is kind or (kind is float and type(value) is int)
-            )
-            if not fits:
-                raise self.error(name, f"is {_WORDS[kind]}, not {value!r:.40}")
+        if name in self._members and not _fits(value, kind):
+            # The class of the value only: what stands in the wrong place may be a secret.
+            given = next((word for known, word in _WORDS.items() if isinstance(value, known)), None)
+            raise self.error(name, f"is {_WORDS[kind]}, not {given or type(value).__name__}")
         return value
+
+
+def _fits(value: object, kind: type) -> bool:
+    if kind is dict:
+        return isinstance(value, Mapping)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 class Source:
@@ -127,25 +177,31 @@ class Source:
 
     def place(self, path: tuple[str, ...]) -> str:
         """File and line of a member, or of the innermost section that is there."""
-        if self._text is None:
-            return self._name
-        lines = self._text.splitlines()
+        lines = [] if self._text is None else self._text.split("\n")
         for depth in range(len(path), 0, -1):
+            begin = 1
+            # The first lines with which the member is there: found by the parser itself, so no way to write
+            # TOML is missed. Lines that do not parse yet are the beginning of a statement.
             for number in range(1, len(lines) + 1):
-                # The first line with which the member is there: found by the parser itself, so no way to
-                # write TOML is missed.
-                if _has("\n".join(lines[:number]), path[:depth]):
-                    return f"{self._name}, line {number}"
+                members = _parsed("\n".join(lines[:number]))
+                if members is None:
+                    continue
+                if _has(members, path[:depth]):
+                    return f"{self._name}, line {begin}"
+                begin = number + 1
         return self._name
 
 
-def _has(text: str, path: tuple[str, ...]) -> bool:
+def _parsed(text: str) -> Mapping[str, Any] | None:
     try:
-        members: Any = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        return False
+        return None
+
+
+def _has(members: object, path: tuple[str, ...]) -> bool:
     for name in path:
-        if not isinstance(members, dict) or name not in members:
+        if not isinstance(members, Mapping) or name not in members:
             return False
         members = members[name]
     return True

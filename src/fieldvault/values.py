@@ -20,7 +20,7 @@ from fieldvault.keys.records import KeySlot
 from fieldvault.keys.ring import KeyRing
 from fieldvault.suites import Suite
 
-__all__ = ["OpenValue", "SealValue", "opener", "sealer"]
+__all__ = ["OpenValue", "SealValue", "as_bytes", "opener", "sealer"]
 
 SealValue = Callable[[Any, str, str, str | None], bytes]
 """``(value, field, tenant, subject)`` to the ciphertext.
@@ -71,7 +71,7 @@ def sealer(ring: KeyRing, suite: Suite, padding: int | None = None) -> SealValue
             body = pad(body, padding)
         key = keys.get(tenant if subject is None else (tenant, subject))
         if key is None or clock() >= key.fresh_until or not next(key.uses, False):
-            key = _sealing_key(ring, suite, kind, tenant, subject)
+            key = ring.for_sealing(KeySlot(tenant, subject), suite, kind)
         nonce = random(key.nonce_size)
         return key.header + nonce + key.seal(nonce, body, key.contexts.get(field) or _context(key, field))
 
@@ -85,7 +85,7 @@ def opener(ring: KeyRing) -> OpenValue:
 
     def open_(blob: bytes, field: str, tenant: str | None, subject: str | None) -> Any:
         if blob.__class__ is not bytes:
-            blob = _as_bytes(blob)
+            blob = as_bytes(blob)
         key = cached(blob[:HEADER_SIZE])
         if key is None or clock() >= key.fresh_until:
             key = ring.for_opening(blob)
@@ -109,18 +109,16 @@ def opener(ring: KeyRing) -> OpenValue:
     return open_
 
 
-def _sealing_key(ring: KeyRing, suite: Suite, kind: int, tenant: str, subject: str | None) -> ValueKey:
-    check_name("tenant", tenant)
-    if subject is not None:
-        check_name("subject", subject)
-    return ring.for_sealing(KeySlot(tenant, subject), suite, kind)
-
-
 def _context(key: ValueKey, field: str) -> bytes:
     return key.context(check_name("field", field))
 
 
-def _as_bytes(blob: object) -> bytes:
+def as_bytes(blob: object) -> bytes:
+    """A ciphertext that came as ``bytes``, ``bytearray`` or ``memoryview``, as ``bytes``.
+
+    Raises:
+        MalformedCiphertext: it is of another class.
+    """
     if isinstance(blob, bytearray | memoryview | bytes):
         return bytes(blob)
     raise MalformedCiphertext(f"a ciphertext is bytes, not {type(blob).__name__}")

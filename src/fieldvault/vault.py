@@ -9,18 +9,21 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NoReturn, Self, overload
 
+from fieldvault.codecs import TEXT
 from fieldvault.context import check_name
+from fieldvault.envelope import HEADER_SIZE
 from fieldvault.errors import ScopeRequired
 from fieldvault.keys.clock import Clock, boot_clock
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keys.records import KeyInfo, KeySlot
 from fieldvault.keys.ring import KeyRing
+from fieldvault.keys.waiting import TaskFlight
 from fieldvault.lifecycle import states
 from fieldvault.lifecycle.erase import ErasureReceipt, shred
 from fieldvault.scope import Scope, ScopeGuard
 from fieldvault.suites import suite_named
-from fieldvault.values import opener, sealer
+from fieldvault.values import as_bytes, opener, sealer
 
 __all__ = ["Vault"]
 
@@ -70,6 +73,7 @@ class Vault:
         self.suite = suite_named(suite)
         self._seal = sealer(self.ring, self.suite)
         self._open = opener(self.ring)
+        self._flights = TaskFlight()
         key_store.declare_lease(policy.lease + policy.grace)
 
     @classmethod
@@ -186,12 +190,15 @@ class Vault:
 
         Whatever waits for the KMS or the key store waits in a thread, not in the event loop.
         """
-        if tenant is None:
-            tenant, subject = self._scoped(subject)
         if value is None:
             return None
-        if self.ring.sealing_may_wait(KeySlot(tenant, subject)):
-            return await asyncio.to_thread(self._seal, value, field, tenant, subject)
+        if tenant is None:
+            tenant, subject = self._scoped(subject)
+        slot = KeySlot(tenant, subject)
+        if self.ring.sealing_may_wait(slot):
+            await self._flights.run(slot, lambda: self.ring.for_sealing(slot, self.suite, TEXT))
+            if self.ring.sealing_may_wait(slot):
+                return await asyncio.to_thread(self._seal, value, field, tenant, subject)
         return self._seal(value, field, tenant, subject)
 
     async def adecrypt(
@@ -201,12 +208,15 @@ class Vault:
 
         Whatever waits for the KMS or the key store waits in a thread, not in the event loop.
         """
-        if tenant is None:
-            tenant, subject = self._scoped(subject)
         if blob is None:
             return None
+        if tenant is None:
+            tenant, subject = self._scoped(subject)
+        blob = as_bytes(blob)
         if self.ring.opening_may_wait(blob):
-            return await asyncio.to_thread(self._open, blob, field, tenant, subject)
+            await self._flights.run(blob[:HEADER_SIZE], lambda: self.ring.for_opening(blob))
+            if self.ring.opening_may_wait(blob):
+                return await asyncio.to_thread(self._open, blob, field, tenant, subject)
         return self._open(blob, field, tenant, subject)
 
     def scope(
@@ -218,7 +228,8 @@ class Vault:
     ) -> ScopeGuard:
         """The scope of the work in a ``with`` or ``async with`` block.
 
-        What is not given stays as in the scope around it. It belongs to the current task or thread (``contextvars``). A new thread begins without one.
+        What is not given stays as in the scope around it. It belongs to the current task or thread
+        (``contextvars``). A new thread begins without one.
 
         Raises:
             ConfigurationError: a name that cannot be (docs/format.md, 1).

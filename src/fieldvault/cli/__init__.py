@@ -11,9 +11,9 @@ _MISSING_EXTRA = 3
 
 
 def main() -> int:
-    """Run ``fieldvault`` with this process's arguments; its exit code (docs/cli.md)."""
+    """Run ``fieldvault`` with this process's arguments, and end the process (docs/cli.md: exit codes)."""
     try:
-        from fieldvault.cli.app import run  # click and rich may be missing, and then a plain word is due
+        from fieldvault.cli.app import run  # noqa: PLC0415 - without the extra there is still a plain word
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise

@@ -77,7 +77,8 @@ def unopened(config: Path, error: FieldVaultError) -> Iterator[Finding]:
             found.append(_answer(name, backend))
             backend.close()
     if isinstance(error, ConfigurationError) and not blamed:
-        yield Finding("configuration", Level.PROBLEM, str(error), f"mend {config}")
+        remedy = f"mend {config}" if config.exists() else f"fieldvault init --config {config}"
+        yield Finding("configuration", Level.PROBLEM, str(error), remedy)
     else:
         yield Finding("configuration", Level.OK, str(config))
     yield from found
@@ -127,7 +128,7 @@ class KeyTally:
                 "keys",
                 Level.PROBLEM,
                 f"{len(self.wrong)} of {self.tried} keys are not what their records name",
-                "restore the root-key file or the key store that they belong to; rotating does not bring them back",
+                "restore the root-key file, or the key store, that they belong to; rotating mends nothing",
                 tuple(self.wrong),
             )
         elif self.stopped is not None:
@@ -143,7 +144,7 @@ class KeyTally:
             yield Finding(
                 "key use and age",
                 Level.WARNING,
-                f"{len(self.worn)} active data keys are near their end; each is rotated at its next use past it",
+                f"{len(self.worn)} active data keys are near their end, and are rotated once they reach it",
                 "or rotate now: fieldvault rotate --all",
                 tuple(self.worn),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Self
 
 from fieldvault.errors import (
     ConfigurationError,
@@ -21,7 +22,7 @@ __all__ = ["ExitCode", "Refused", "exit_code_of"]
 class ExitCode(IntEnum):
     """The codes that ``fieldvault`` ends with; a script may rely on them."""
 
-    def __new__(cls, number: int, meaning: str) -> ExitCode:
+    def __new__(cls, number: int, meaning: str) -> Self:
         """A code and what it says, for ``--help`` and docs/cli.md."""
         code = int.__new__(cls, number)
         code._value_ = number

@@ -71,7 +71,7 @@ def found(config: Path, plan: Plan) -> Founded:
         store_section = Section(plan.key_store_section(), (), Source("the command line", folder, None))
         database = database_file(store_section)
         new_database = database is not None and not database.exists()
-        if new_database:
+        if database is not None and new_database:
             undo.callback(_remove_database, database)
         store = SQLKeyStore.from_config(store_section)
         undo.callback(store.close)
@@ -101,8 +101,8 @@ def _check_url(url: str | None) -> None:
         password = None if url is None else make_url(url).password
     if password is not None:
         raise ConfigurationError(
-            "the key store's URL holds a password, which would stand in the configuration; put the URL into an "
-            "environment variable, and give its name as --key-store-env"
+            "the key store's URL holds a password, which would stand in the configuration; put the URL into "
+            "an environment variable, and give its name as --key-store-env"
         )
 
 
@@ -118,8 +118,8 @@ def _already(config: Path, root_keys: Path) -> str:
 def _require_empty(store: KeyStore, root_keys: Path) -> None:
     if next(store.tenants(), None) is not None:
         raise Refused(
-            f"the key store has keys, and there is no root-key file {root_keys} to open them; restore it from "
-            "its backup, a new one would not open them"
+            f"the key store has keys, and there is no root-key file {root_keys} to open them; restore it "
+            "from its backup, a new one would not open them"
         )
 
 
@@ -160,13 +160,10 @@ def _members(section: Mapping[str, str]) -> Iterator[str]:
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Be the only init at work in the folder, so that what is taken back is one's own."""
-    problem = None
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        problem = f"the folder {folder} cannot be used: {error.strerror}"
-    if problem is not None:
-        raise ConfigurationError(problem)
+        raise ConfigurationError(f"the folder {folder} cannot be used: {error.strerror}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -17,7 +17,7 @@ from fieldvault.config import read
 from fieldvault.errors import KeyStoreError
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
-from fieldvault.keystores.sql.transactions import anchored
+from fieldvault.keystores.sql.engines import anchored
 from fieldvault.settings import Section, Source
 from fieldvault.vault import Vault
 

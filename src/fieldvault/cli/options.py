@@ -12,7 +12,7 @@ from fieldvault.cli.terminal import Terminal
 from fieldvault.context import check_name
 from fieldvault.errors import ConfigurationError
 
-__all__ = ["Name", "config_type", "everywhere", "json_help"]
+__all__ = ["config_type", "everywhere", "json_help", "named"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,22 +20,16 @@ config_type = click.Path(dir_okay=False, path_type=Path)
 json_help = "Print one JSON document, for machines."
 
 
-class Name(click.ParamType):
-    """The name of a tenant, a subject or an actor; one that cannot be is refused before anything is opened."""
+def named(kind: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """A callback that refuses a name that cannot be before anything is opened; its error says the rule."""
 
-    name = "name"
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name as it is, or a usage error that says the rule."""
-        problem: str
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
         try:
-            return check_name(self._kind, value)
+            return None if value is None else check_name(kind, value)
         except ConfigurationError as error:
-            problem = str(error)
-        self.fail(problem, param, ctx)
+            raise click.BadParameter(str(error), ctx, param) from error
+
+    return check
 
 
 def _take_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from fieldvault.cli.exits import Refused
 
-__all__ = ["Terminal", "moment", "shown", "table", "tinted"]
+__all__ = ["Listing", "Terminal", "moment", "shown", "tinted"]
 
 _UNBOUNDED = 10_000
 
@@ -61,15 +62,44 @@ def tinted(word: str) -> Text:
     return Text(word, style=_TINTS.get(word, ""))
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
-    """A table without lines, which grep and awk can read as well as a person."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A table without lines, which grep and awk can read as well as a person.
+
+    Where it is wider than the terminal, each row becomes a small table of its own: nothing is cut, half a key
+    id is none. ``heads`` may be empty texts; such a table folds its last column.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str | Text]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What rich asks for."""
+        flat = _grid(self.heads)
+        for row in self.rows:
+            flat.add_row(*map(_cell, row))
+        unbounded = options.update(max_width=_UNBOUNDED)
+        if not any(self.heads) or Measurement.get(console, unbounded, flat).maximum <= options.max_width:
+            yield flat
+            return
+        for number, row in enumerate(self.rows):
+            if number:
+                yield Text()
+            upright = _grid(("", ""))
+            for head, cell in zip(self.heads, row, strict=True):
+                upright.add_row(Text(head, style="bold"), _cell(cell))
+            yield upright
+
+
+def _grid(heads: Sequence[str]) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(heads), header_style="bold")
-    for head in heads:
-        # Folded, never cut: half a key id is none.
-        made.add_column(Text(head), overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(shown(cell)) if isinstance(cell, str) else cell for cell in row))
+    for number, head in enumerate(heads, start=1):
+        made.add_column(Text(head), overflow="fold", no_wrap=not any(heads) and number < len(heads))
     return made
+
+
+def _cell(content: str | Text) -> Text:
+    return Text(shown(content)) if isinstance(content, str) else content
 
 
 @dataclass(slots=True)
@@ -95,7 +125,8 @@ class Terminal:
         with console.capture() as captured:
             for line in lines:
                 console.print(Text(shown(line)) if isinstance(line, str) else line)
-        click.echo(captured.get(), nl=False, color=True)
+        # A table fills its cells up with blanks, the last column's too.
+        click.echo("\n".join(line.rstrip() for line in captured.get().split("\n")), nl=False, color=True)
 
     def say(self, text: str) -> None:
         """A word to the person at the terminal, which is no part of the result."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -136,12 +137,15 @@ class KeyCache:
     that was not used since it last came up.
     """
 
-    __slots__ = ("_active", "_keys", "_lock", "_max_keys", "opening", "sealing")
+    __slots__ = ("_active", "_keys", "_lock", "_max_keys", "_unused", "opening", "sealing")
 
     def __init__(self, max_keys: int) -> None:
         self._max_keys = max_keys
         self._keys: dict[bytes, CachedKey] = {}
         self._active: dict[KeySlot, CachedKey] = {}
+        # What evicted keys had reserved and not used, for when they come back: a block is lost to its key
+        # with the process, and not with each eviction.
+        self._unused: dict[bytes, repeat[bool]] = {}
         self.opening: dict[bytes, ValueKey] = {}
         self.sealing: defaultdict[tuple[int, int], dict[Owner, ValueKey]] = defaultdict(dict)
         self._lock = threading.RLock()
@@ -173,15 +177,16 @@ class KeyCache:
         """Let a key seal ``uses`` messages, which were reserved for it."""
         with self._lock:
             key.grant(uses)
+            if key.evicted:
+                self._remember_unused(key)
 
     def put(self, key: CachedKey) -> None:
         """Take a key in, in place of what was there under its id."""
         with self._lock:
             old = self._keys.get(key.record.key_id)
             if old is not None:
-                # What it reserved outlives its age.
-                key.uses = old.uses
                 self._evict(old)
+            key.uses = self._unused.pop(key.record.key_id, _EXHAUSTED)
             self._keys[key.record.key_id] = key
             if key.record.state is KeyState.ACTIVE:
                 self._active[key.record.slot] = key
@@ -223,10 +228,20 @@ class KeyCache:
         self._lock = threading.RLock()
         if torn:
             # The thread that was in the midst of a change does not exist here and never ends it.
-            for found in (self._keys, self._active, self.opening, *self.sealing.values()):
-                found.clear()
+            self._keys.clear()
+            self._active.clear()
+            self.opening.clear()
+            for by_owner in self.sealing.values():
+                by_owner.clear()
+        self._unused.clear()
         for key in self._keys.values():
             key.grant(0)
+
+    def _remember_unused(self, key: CachedKey) -> None:
+        if operator.length_hint(key.uses):
+            self._unused[key.record.key_id] = key.uses
+            if len(self._unused) > self._max_keys:
+                del self._unused[next(iter(self._unused))]
 
     def _revoke(self, key: CachedKey) -> None:
         key.expires = -inf
@@ -236,6 +251,7 @@ class KeyCache:
         record = key.record
         key.evicted = True
         del self._keys[record.key_id]
+        self._remember_unused(key)
         if self._active.get(record.slot) is key:
             del self._active[record.slot]
         for place, made in key.value_keys.items():

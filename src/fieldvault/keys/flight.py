@@ -9,11 +9,12 @@ from typing import Generic, TypeVar
 
 from fieldvault.errors import FieldVaultError
 
-__all__ = ["SingleFlight"]
+__all__ = ["SingleFlight", "own_copy"]
 
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+E = TypeVar("E", bound=Exception)
 
 Load = Callable[[list[K]], Mapping[K, V | Exception]]
 
@@ -64,7 +65,7 @@ class SingleFlight(Generic[K, V]):
                 if isinstance(error, _Abandoned):
                     missing.append(key)
                 elif isinstance(error, Exception):
-                    outcome[key] = _own(error)
+                    outcome[key] = own_copy(error)
                 else:
                     outcome[key] = flight.result()
         return outcome
@@ -104,10 +105,11 @@ def _answers(keys: list[K], load: Load[K, V]) -> dict[K, V | Exception]:
         return dict.fromkeys(keys, error)
 
 
-def _own(error: Exception) -> Exception:
-    """A copy of another caller's error, to raise here.
+def own_copy(error: E) -> E:
+    """A copy of an error that others raise too, to be raised by one caller.
 
     One error raised in many threads gathers the frames of all of them, and with those their plaintexts.
+    Errors that are not of this package are given back as they are: not every class can be copied.
     """
     if not isinstance(error, FieldVaultError):
         return error

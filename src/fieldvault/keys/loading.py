@@ -5,29 +5,21 @@ From slots and key ids to unwrapped keys in the cache, in batches, each key by o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from fieldvault.errors import (
-    FieldVaultError,
-    KeyNotFound,
-    KeyShredded,
-    KeyStoreError,
-    KeySuspended,
-    KMSError,
-    KMSUnavailable,
-)
+from fieldvault.errors import KeyNotFound, KeyStoreError, KeySuspended
 from fieldvault.keys.cache import CachedKey, KeyCache
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.flight import SingleFlight
 from fieldvault.keys.lease import Lease
-from fieldvault.keys.material import LocalWrapper, new_record, unwrap_records
+from fieldvault.keys.making import KeyMaker
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
-from fieldvault.keys.protocols import KMS, Addition, KeyStore
-from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Purpose, Snapshot
-from fieldvault.secret import Secret
+from fieldvault.keys.protocols import KMS, KeyStore
+from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Snapshot
+from fieldvault.keys.unwrapping import Outcome, Unwrapper
 
-__all__ = ["ROUNDS", "KeyLoader", "active_of"]
+__all__ = ["ROUNDS", "KeyLoader"]
 
 ROUNDS = 10
 """Rounds that a caller plays against other processes before it calls the key store broken.
@@ -35,18 +27,11 @@ ROUNDS = 10
 Each round lost is one that another won.
 """
 
-_STALE_PAUSE = 5.0
-"""Seconds that an expired key serves, within the grace, before the unavailable KMS or key store is asked for
-it again.
-"""
-
-Outcome = CachedKey | Exception
-
-K = TypeVar("K")
+K = TypeVar("K", KeySlot, bytes)
 
 
 class KeyLoader:
-    """Fetches, unwraps and makes keys, and puts them into the cache.
+    """Fetches, unwraps, makes and replaces keys, and puts them into the cache.
 
     A batch costs one read of the key store and at most one call of the KMS. Nothing here holds a lock over
     input or output.
@@ -63,26 +48,20 @@ class KeyLoader:
         rotation: RotationPolicy,
         clock: Clock,
     ) -> None:
-        self._kms = kms
         self._store = store
         self._cache = cache
         self._lease = lease
-        self._policy = policy
-        self._block = rotation.block
-        self._clock = clock
+        self._unwrapper = Unwrapper(kms, cache, lease, policy=policy, clock=clock)
+        self._maker = KeyMaker(kms, store, lease, self._unwrapper, block=rotation.block, active=self.active)
         self._slots: SingleFlight[KeySlot, CachedKey] = SingleFlight()
         self._ids: SingleFlight[bytes, CachedKey] = SingleFlight()
-        self._unwraps: SingleFlight[bytes, Secret] = SingleFlight()
+        self._successions: SingleFlight[bytes, bool] = SingleFlight()
 
     def after_fork(self) -> None:
         """In a child: flights of the parent's threads never land."""
-        for flight in (self._slots, self._ids, self._unwraps):
+        self._unwrapper.after_fork()
+        for flight in (self._slots, self._ids, self._successions):
             flight.reset()
-
-    def usable(self, key: CachedKey) -> bool:
-        """Whether a cached key may serve now, the lease being looked after first."""
-        self._lease.ensure()
-        return not key.evicted and self._clock() < key.expires
 
     def by_id(self, key_ids: Iterable[bytes]) -> dict[bytes, Outcome]:
         """Each key, or the error that it met."""
@@ -90,220 +69,115 @@ class KeyLoader:
 
     def active(self, slots: Iterable[KeySlot]) -> dict[KeySlot, Outcome]:
         """Each slot's active key, made first where there is none, or the error that it met."""
-        wanted = list(dict.fromkeys(slots))
+        wanted = list(slots)
         # Subjects' slots wait for their tenants' wrap slots, so those never share a flight.
         own = [slot for slot in wanted if slot.subject is None]
-        outcome = self._slots.run(own, self._load_slots)
-        outcome.update(
-            self._slots.run([slot for slot in wanted if slot.subject is not None], self._load_slots)
-        )
-        return outcome
+        subjects = [slot for slot in wanted if slot.subject is not None]
+        return self._slots.run(own, self._load_slots) | self._slots.run(subjects, self._load_slots)
 
-    def _cached(self, found: Mapping[K, CachedKey | None]) -> dict[K, Outcome]:
-        return {name: key for name, key in found.items() if key is not None and self.usable(key)}
-
-    def make(self, slot: KeySlot, snapshot: Snapshot) -> tuple[KeyRecord, Secret]:
-        """The slot's next key, active, with a block reserved for this process; not stored yet.
+    def rotate(self, slot: KeySlot) -> KeyRecord:
+        """A new active key for the slot; the former one is retired and still opens what it sealed.
 
         Raises:
-            KeyShredded, KeySuspended, KMSError, KeyStoreError: the key that wraps it is not to be had.
+            KeyNotFound: the slot never had a key.
+            KeyShredded: the scope was shredded.
+            KMSError, KeyStoreError: a backend failed.
         """
-        version = 1 + max(
-            (record.version for record in snapshot.records.values() if record.slot == slot), default=0
-        )
-        if slot.subject is None:
-            return new_record(slot, version, self._kms, uses=self._block)
-        wrap_slot = KeySlot(slot.tenant, None, Purpose.WRAP)
-        wrap_key = self.active([wrap_slot])[wrap_slot]
-        if isinstance(wrap_key, Exception):
-            raise wrap_key
-        return new_record(
-            slot, version, LocalWrapper(wrap_key.secret, wrap_key.record.key_id), uses=self._block
+        for _ in range(ROUNDS):
+            snapshot = self._current([slot])
+            if not any(record.slot == slot for record in snapshot.records.values()):
+                raise KeyNotFound(f"tenant {slot.tenant!r} has no {slot.purpose} key to rotate")
+            active = _active_of(snapshot, slot)
+            record = self._maker.successor(slot, None if active is None else active.key_id, snapshot)
+            if record is not None:
+                return record
+        raise KeyStoreError(
+            f"the active key of tenant {slot.tenant!r} changes faster than it can be replaced"
         )
 
-    def keep(
-        self, record: KeyRecord, secret: Secret, snapshot: Snapshot, *, reserved: int = 0
-    ) -> CachedKey | None:
-        """Put a key into the cache.
+    def supersede(self, record: KeyRecord) -> None:
+        """Rotate away from a key that may seal no more, unless somebody has done so already.
 
-        ``None``, and nothing done, if scopes were touched since the snapshot that vouches for it.
+        Raises:
+            KeyShredded, KMSError, KeyStoreError: as ``rotate``.
         """
-        key = CachedKey(record, secret, loaded_at=self._clock(), ttl=self._policy.ttl)
-        with self._cache.lock:
-            if snapshot.generation != self._lease.generation:
-                return None
-            self._cache.put(key)
-            if reserved:
-                key.grant(reserved)
-        return key
+        outcome = self._successions.run([record.key_id], lambda _: {record.key_id: self._succeed(record)})
+        problem = outcome[record.key_id]
+        if isinstance(problem, Exception):
+            raise problem
 
-    # -- by slot --------------------------------------------------------------------------------------------
+    def _succeed(self, record: KeyRecord) -> bool:
+        snapshot = self._current([record.slot])
+        active = _active_of(snapshot, record.slot)
+        if active is None or active.key_id != record.key_id:
+            return False
+        return self._maker.successor(record.slot, active.key_id, snapshot) is not None
+
+    def _current(self, slots: list[KeySlot]) -> Snapshot:
+        reading = self._lease.begin()
+        snapshot = self._store.current(slots)
+        self._lease.observe(snapshot.generation, reading)
+        return snapshot
+
+    def _fetch(self, key_ids: list[bytes]) -> Snapshot:
+        reading = self._lease.begin()
+        snapshot = self._store.fetch(key_ids)
+        self._lease.observe(snapshot.generation, reading)
+        return snapshot
 
     def _load_slots(self, slots: list[KeySlot]) -> Mapping[KeySlot, Outcome]:
-        # Looked up by the leader of the flight, so that nobody loads again what a flight brought that has
-        # just landed.
-        outcome = self._cached({slot: self._cache.active(slot) for slot in slots})
-        for _ in range(ROUNDS):
-            waiting = [slot for slot in slots if slot not in outcome]
-            if not waiting:
-                return outcome
-            asked_at = self._clock()
-            try:
-                snapshot = self._store.current(waiting)
-            except KeyStoreError as error:
-                return outcome | {slot: self._stale(self._cache.active(slot), error) for slot in waiting}
-            self._lease.observe(snapshot.generation, asked_at)
-            found = {slot: active_of(snapshot, slot) for slot in waiting}
-            opened = self._admit(snapshot, [record.key_id for record in found.values() if record is not None])
-            absent: list[KeySlot] = []
-            for slot, record in found.items():
-                if record is not None:
-                    answer = opened[record.key_id]
-                    if answer is not None:
-                        outcome[slot] = answer
-                elif _is_suspended(snapshot, slot):
-                    outcome[slot] = KeySuspended(
-                        f"the key of tenant {slot.tenant!r} is suspended: reinstate it, or rotate"
-                    )
-                else:
-                    absent.append(slot)
-            outcome.update(self._create(absent, snapshot))
-        raise KeyStoreError("the active keys change faster than they can be read")
-
-    def _create(self, slots: Sequence[KeySlot], snapshot: Snapshot) -> dict[KeySlot, Outcome]:
-        """First keys for slots without one.
-
-        A slot that another process was first in is missing from the answer: read again.
-        """
-        outcome: dict[KeySlot, Outcome] = {}
-        self.active({KeySlot(slot.tenant, None, Purpose.WRAP) for slot in slots if slot.subject is not None})
-        made: dict[Addition, Secret] = {}
-        for slot in slots:
-            try:
-                record, secret = self.make(slot, snapshot)
-            except FieldVaultError as error:
-                outcome[slot] = error
-            else:
-                made[Addition(record, None)] = secret
-        for addition in self._add(list(made), outcome):
-            key = self.keep(addition.record, made[addition], snapshot, reserved=self._block)
-            if key is not None:
-                outcome[addition.record.slot] = key
-        return outcome
-
-    def _add(self, additions: list[Addition], outcome: dict[KeySlot, Outcome]) -> Iterable[Addition]:
-        """Those additions that became active; a fenced scope's refusal goes to ``outcome``."""
-        if not additions:
-            return []
-        try:
-            accepted = self._store.add_active(additions)
-        except KeyShredded as error:
-            if len(additions) == 1:
-                outcome[additions[0].record.slot] = error
-                return []
-        else:
-            return [addition for addition in additions if addition.record.key_id in accepted]
-        # One fenced scope refuses the whole step; alone, each stands for itself.
-        return [added for addition in additions for added in self._add([addition], outcome)]
-
-    # -- by id ----------------------------------------------------------------------------------------------
+        return self._load(slots, self._cache.active, self._slots_round)
 
     def _load_ids(self, key_ids: list[bytes]) -> Mapping[bytes, Outcome]:
-        outcome = self._cached({key_id: self._cache.get(key_id) for key_id in key_ids})
+        return self._load(key_ids, self._cache.get, self._ids_round)
+
+    def _load(
+        self,
+        wanted: list[K],
+        cached: Callable[[K], CachedKey | None],
+        play: Callable[[list[K]], Mapping[K, Outcome | None]],
+    ) -> dict[K, Outcome]:
+        """Rounds of reading and unwrapping, until everything is answered for."""
+        outcome: dict[K, Outcome] = {}
+        for each in wanted:
+            # Looked up by the leader of the flight, so that nobody loads again what a flight brought that
+            # has just landed.
+            key = cached(each)
+            if key is not None and self._unwrapper.usable(key):
+                outcome[each] = key
         for _ in range(ROUNDS):
-            waiting = [key_id for key_id in key_ids if key_id not in outcome]
+            waiting = [each for each in wanted if each not in outcome]
             if not waiting:
                 return outcome
-            asked_at = self._clock()
             try:
-                snapshot = self._store.fetch(waiting)
+                answers = play(waiting)
             except KeyStoreError as error:
-                return outcome | {key_id: self._stale(self._cache.get(key_id), error) for key_id in waiting}
-            self._lease.observe(snapshot.generation, asked_at)
-            answers = self._admit(snapshot, waiting)
-            outcome.update((key_id, answer) for key_id, answer in answers.items() if answer is not None)
-        raise KeyStoreError("the states of the keys change faster than they can be read")
+                return outcome | {each: self._unwrapper.outlast(cached(each), error) for each in waiting}
+            outcome.update((each, answer) for each, answer in answers.items() if answer is not None)
+        raise KeyStoreError("the keys change faster than they can be read")
 
-    def _admit(self, snapshot: Snapshot, key_ids: Sequence[bytes]) -> dict[bytes, Outcome | None]:
-        """Unwrap what a snapshot holds, into the cache.
+    def _ids_round(self, key_ids: list[bytes]) -> Mapping[bytes, Outcome | None]:
+        return self._unwrapper.admit(self._fetch(key_ids), key_ids)
 
-        ``None`` for a key whose scope may have been touched meanwhile: read again.
-        """
-        outcome: dict[bytes, Outcome | None] = {key_id: _unusable(snapshot, key_id) for key_id in key_ids}
-        records: list[KeyRecord] = []
-        for key_id in key_ids:
-            if outcome[key_id] is None:
-                cached = self._cache.get(key_id)
-                if (
-                    cached is not None
-                    and cached.record.state is snapshot.records[key_id].state
-                    and self.usable(cached)
-                ):
-                    outcome[key_id] = cached
-                else:
-                    records.append(snapshot.records[key_id])
-        for record, secret in zip(records, self._unwrap(records, snapshot), strict=True):
-            if isinstance(secret, Secret):
-                outcome[record.key_id] = self.keep(record, secret, snapshot)
+    def _slots_round(self, slots: list[KeySlot]) -> Mapping[KeySlot, Outcome | None]:
+        snapshot = self._current(slots)
+        active = {slot: _active_of(snapshot, slot) for slot in slots}
+        opened = self._unwrapper.admit(snapshot, [record.key_id for record in active.values() if record])
+        outcome: dict[KeySlot, Outcome | None] = {}
+        absent: list[KeySlot] = []
+        for slot, record in active.items():
+            if record is not None:
+                outcome[slot] = opened[record.key_id]
+            elif _is_suspended(snapshot, slot):
+                outcome[slot] = KeySuspended(
+                    f"the key of tenant {slot.tenant!r} is suspended: reinstate it, or rotate"
+                )
             else:
-                outcome[record.key_id] = self._stale(self._cache.get(record.key_id), secret)
-        return outcome
-
-    def _unwrap(self, records: Sequence[KeyRecord], snapshot: Snapshot) -> list[Secret | Exception]:
-        """The keys of these records.
-
-        Tenants' by the KMS, all in one call; subjects' under their tenant's wrap key.
-        """
-        top: dict[bytes, KeyRecord] = {}
-        secrets: dict[bytes, Secret | Exception] = {}
-        for record in records:
-            if record.parent is None:
-                top[record.key_id] = record
-                continue
-            cached = self._cache.get(record.parent)
-            if cached is not None and self.usable(cached):
-                secrets[record.parent] = cached.secret
-            else:
-                top[record.parent] = snapshot.records[record.parent]
-        secrets.update(
-            self._unwraps.run(top, lambda mine: unwrap_records(self._kms, [top[key_id] for key_id in mine]))
-        )
-        wrappers: dict[bytes, LocalWrapper] = {}
-        for key_id, secret in secrets.items():
-            if key_id in top and top[key_id].purpose is Purpose.WRAP and isinstance(secret, Secret):
-                self.keep(top[key_id], secret, snapshot)
-            if isinstance(secret, Secret):
-                wrappers[key_id] = LocalWrapper(secret, key_id)
-        answers: list[Secret | Exception] = []
-        for record in records:
-            if record.parent is None or record.parent not in wrappers:
-                answers.append(secrets[record.parent or record.key_id])
-                continue
-            try:
-                answers.append(wrappers[record.parent].open(record))
-            except KMSError as error:
-                answers.append(error)
-        return answers
-
-    def _stale(self, key: CachedKey | None, error: Exception) -> Outcome:
-        """An expired key, for a little longer, if all that stands against it is an outage within the grace.
-
-        Else the error.
-        """
-        if key is None:
-            return error
-        with self._cache.lock:
-            end = key.loaded_at + self._policy.ttl + self._policy.grace
-            now = self._clock()
-            if isinstance(error, KMSUnavailable | KeyStoreError) and now < end and not key.evicted:
-                key.expires = min(now + _STALE_PAUSE, end)
-                return key
-            self._cache.discard(key.record.key_id)
-        return error
+                absent.append(slot)
+        return outcome | self._maker.first(absent, snapshot)
 
 
-def active_of(snapshot: Snapshot, slot: KeySlot) -> KeyRecord | None:
-    """The slot's active key in a snapshot."""
+def _active_of(snapshot: Snapshot, slot: KeySlot) -> KeyRecord | None:
     for record in snapshot.records.values():
         if record.state is KeyState.ACTIVE and record.slot == slot:
             return record
@@ -314,22 +188,3 @@ def _is_suspended(snapshot: Snapshot, slot: KeySlot) -> bool:
     return any(
         record.state is KeyState.SUSPENDED and record.slot == slot for record in snapshot.records.values()
     )
-
-
-def _unusable(snapshot: Snapshot, key_id: bytes) -> FieldVaultError | None:
-    """Why a key, or the wrap key above it, cannot serve; None if it can."""
-    record = snapshot.records.get(key_id)
-    if record is None:
-        return KeyNotFound(f"the key store has no key {key_id.hex()}: it is another store's, or it was lost")
-    if record.parent is not None and record.parent not in snapshot.records:
-        return KeyNotFound(
-            f"the key store has no key {record.parent.hex()}, which wraps the key {key_id.hex()}"
-        )
-    for each in (record, None if record.parent is None else snapshot.records[record.parent]):
-        if each is not None and (each.state is KeyState.DESTROYED or each.wrapped is None):
-            return KeyShredded(
-                f"the key {key_id.hex()} was destroyed: what it sealed can never be read again"
-            )
-        if each is not None and each.state is KeyState.SUSPENDED:
-            return KeySuspended(f"the key {key_id.hex()} is suspended: reinstate it to read what it sealed")
-    return None

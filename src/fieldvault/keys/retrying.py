@@ -52,18 +52,21 @@ class RetryingKMS:
         if not items:
             return []
         answers: list[bytes | KMSError] = [KMSUnavailable("not asked yet")] * len(items)
-        waiting = range(len(items))
+        waiting: Sequence[int] = range(len(items))
 
         def ask() -> None:
             nonlocal waiting
             given = self.kms.unwrap_many([items[index] for index in waiting])
             if len(given) != len(waiting):
                 raise KMSError(f"the KMS answered {len(given)} of {len(waiting)} items")
+            unavailable: dict[int, KMSUnavailable] = {}
             for index, answer in zip(waiting, given, strict=True):
                 answers[index] = answer
-            waiting = [index for index in waiting if isinstance(answers[index], KMSUnavailable)]
-            if waiting:
-                raise answers[waiting[0]]
+                if isinstance(answer, KMSUnavailable):
+                    unavailable[index] = answer
+            waiting = list(unavailable)
+            for error in unavailable.values():
+                raise error
 
         try:
             self._persistently(ask)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import weakref
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
+from fieldvault.context import check_name
 from fieldvault.envelope import HEADER_SIZE, KEY_ID_START, Envelope
-from fieldvault.errors import DecryptionError, KeyNotFound, KeyStoreError
+from fieldvault.errors import DecryptionError, KeyStoreError
+from fieldvault.keys.budget import Budget
 from fieldvault.keys.cache import CachedKey, KeyCache, ValueKey
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.lease import Lease
-from fieldvault.keys.loading import ROUNDS, KeyLoader, active_of
+from fieldvault.keys.loading import ROUNDS, KeyLoader
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
-from fieldvault.keys.protocols import KMS, Addition, KeyStore
+from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keys.records import KeyRecord, KeySlot, Purpose
 from fieldvault.keys.retrying import RetryingKMS
 from fieldvault.suites import Suite, suite_numbered
 
 __all__ = ["KeyRing"]
+
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class KeyRing:
@@ -34,29 +36,36 @@ class KeyRing:
         self, kms: KMS, store: KeyStore, *, policy: CachePolicy, rotation: RotationPolicy, clock: Clock
     ) -> None:
         self.store = store
-        self.rotation = rotation
         self.clock = clock
         self.cache = KeyCache(policy.max_keys)
         self.lease = Lease(store, self.cache, seconds=policy.lease, grace=policy.grace, clock=clock)
         self.loader = KeyLoader(
             RetryingKMS(kms), store, self.cache, self.lease, policy=policy, rotation=rotation, clock=clock
         )
+        self.budget = Budget(store, self.cache, rotation)
         _in_forked_children(self)
 
     def for_sealing(self, slot: KeySlot, suite: Suite, kind: int) -> ValueKey:
         """The slot's active key, fresh, with one message drawn from its reserve; made first if there is none.
 
         Raises:
+            ConfigurationError: the tenant or the subject cannot be a name (docs/format.md, 1).
             KeyShredded, KeySuspended: the scope has no key to seal with.
             KMSError, KeyStoreError: a backend failed, and no grace covers it.
         """
+        _check_names(slot)
         made = self.cache.sealing[suite.number, kind].get(
             slot.tenant if slot.subject is None else (slot.tenant, slot.subject)
         )
         for _ in range(ROUNDS):
-            if made is not None and self._freshen(made) and self._draw(made.key):
-                return made
-            made = self.cache.value_key(self._active(slot), suite, kind)
+            if made is not None and self._freshen(made):
+                if self.budget.draw(made.key):
+                    return made
+                self.loader.supersede(made.key.record)
+            key = self.loader.active([slot])[slot]
+            if isinstance(key, Exception):
+                raise key
+            made = self.cache.value_key(key, suite, kind)
         raise KeyStoreError(f"the active key of tenant {slot.tenant!r} changes faster than it can be read")
 
     def for_opening(self, blob: bytes) -> ValueKey:
@@ -87,7 +96,7 @@ class KeyRing:
         An event loop then does better in a thread.
         """
         key = self.cache.active(slot)
-        return key is None or not self._serves(key) or operator.length_hint(key.uses) < 2
+        return key is None or not self._serves(key) or self.budget.may_wait(key)
 
     def opening_may_wait(self, blob: bytes) -> bool:
         """Whether opening a ciphertext now might have to ask a backend first.
@@ -97,24 +106,26 @@ class KeyRing:
         key = self.cache.get(blob[KEY_ID_START:HEADER_SIZE])
         return key is None or not self._serves(key)
 
-    def _serves(self, key: CachedKey) -> bool:
-        now = self.clock()
-        return now < self.lease.until and now < key.expires
-
     def prefetch(self, *, slots: Iterable[KeySlot] = (), blobs: Iterable[bytes | None] = ()) -> None:
         """Have the active keys of slots, and the keys that ciphertexts name, in the cache.
 
-        What is missing comes in one batch. A key that cannot be had is no error here: its use is.
+        What is missing comes in one batch. A key that cannot be had is no error here: its use is. Nor is what
+        is no ciphertext.
+
+        Raises:
+            ConfigurationError: a tenant or a subject cannot be a name.
         """
         now = self.clock()
         missing: dict[bytes, None] = {}
-        for header in {blob[:HEADER_SIZE] for blob in blobs if blob is not None}:
+        for header in {bytes(blob[:HEADER_SIZE]) for blob in blobs if isinstance(blob, _BYTES)}:
             made = self.cache.opening.get(header)
-            if made is None or now >= made.fresh_until:
+            if len(header) == HEADER_SIZE and (made is None or now >= made.fresh_until):
                 missing[header[KEY_ID_START:]] = None
         if missing:
             self.loader.by_id(missing)
         wanted = list(slots)
+        for slot in wanted:
+            _check_names(slot)
         if wanted:
             self.loader.active(wanted)
 
@@ -124,19 +135,9 @@ class KeyRing:
         Raises:
             KeyNotFound: the slot never had a key.
             KeyShredded: the scope was shredded.
+            KMSError, KeyStoreError: a backend failed.
         """
-        for _ in range(ROUNDS):
-            snapshot = self.store.current([slot])
-            if not any(record.slot == slot for record in snapshot.records.values()):
-                raise KeyNotFound(f"tenant {slot.tenant!r} has no {slot.purpose} key to rotate")
-            active = active_of(snapshot, slot)
-            record, _ = self.loader.make(slot, snapshot)
-            if self.store.add_active([Addition(record, None if active is None else active.key_id)]):
-                self.lease.renew()
-                return record
-        raise KeyStoreError(
-            f"the active key of tenant {slot.tenant!r} changes faster than it can be replaced"
-        )
+        return self.loader.rotate(slot)
 
     def after_fork(self) -> None:
         """In a child.
@@ -146,13 +147,12 @@ class KeyRing:
         """
         self.cache.after_fork()
         self.lease.after_fork()
+        self.budget.after_fork()
         self.loader.after_fork()
 
-    def _active(self, slot: KeySlot) -> CachedKey:
-        outcome = self.loader.active([slot])[slot]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+    def _serves(self, key: CachedKey) -> bool:
+        now = self.clock()
+        return now < self.lease.until and now < key.expires
 
     def _freshen(self, made: ValueKey) -> bool:
         """Let the hot paths use ``made`` up to the end of the lease or of its age.
@@ -162,37 +162,19 @@ class KeyRing:
         until = self.lease.ensure()
         with self.cache.lock:
             key = made.key
-            if key.evicted or self.clock() >= key.expires:
+            # No revocation reaches a key that had to make room for others while it was on its way here.
+            until = min(key.vouched_until if key.evicted else until, key.expires)
+            if self.clock() >= until:
                 return False
             key.touched = True
-            made.fresh_until = min(until, key.expires)
+            made.fresh_until = until
             return True
 
-    def _draw(self, key: CachedKey) -> bool:
-        """Take one message of the key's reserve, reserving a block if need be.
 
-        False if it was rotated and another has to be found.
-        """
-        record = key.record
-        max_age = self.rotation.max_age
-        if max_age is None or datetime.now(UTC) - record.created_at < max_age:
-            if next(key.uses, False):
-                return True
-            granted = self.store.reserve([record.key_id], self.rotation.block, limit=self.rotation.max_uses)
-            if record.key_id in granted:
-                key.grant(self.rotation.block - 1)
-                return True
-        self._replace(record)
-        return False
-
-    def _replace(self, record: KeyRecord) -> None:
-        """Rotate away from ``record``, unless another process has done so already."""
-        snapshot = self.store.current([record.slot])
-        active = active_of(snapshot, record.slot)
-        if active is not None and active.key_id == record.key_id:
-            fresh, _ = self.loader.make(record.slot, snapshot)
-            self.store.add_active([Addition(fresh, record.key_id)])
-        self.lease.renew()
+def _check_names(slot: KeySlot) -> None:
+    check_name("tenant", slot.tenant)
+    if slot.subject is not None:
+        check_name("subject", slot.subject)
 
 
 def _in_forked_children(ring: KeyRing) -> None:

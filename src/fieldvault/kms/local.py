@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from fieldvault.context import encode_context
-from fieldvault.errors import KMSError, KMSKeyDisabled
+from fieldvault.errors import ConfigurationError, KMSError, KMSKeyDisabled
 from fieldvault.keys.protocols import WrappedKey
 from fieldvault.kms import rootfile
-from fieldvault.kms.rootfile import Passphrase, RootKey
+from fieldvault.kms.passphrase import Passphrase
+from fieldvault.kms.rootfile import RootKey
 from fieldvault.secret import KEY_SIZE, Secret
 from fieldvault.settings import Section
 
@@ -34,17 +37,20 @@ class LocalKMS:
     without a passphrase, this file. The passphrase is stretched with Argon2id once, when the file is opened
     (256 MiB, about a second).
 
-    Raises: ConfigurationError: no such file, one that others may read, not a root-key file, or a passphrase
-    missing or too many. KMSDenied: the passphrase is wrong.
+    Raises:
+        ConfigurationError: no such file, one that others may read, not a root-key file, a damaged one, or a
+            passphrase missing or too many.
+        KMSDenied: the passphrase is wrong.
+        KMSUnavailable: the file is there and cannot be read now, or there is no memory for the passphrase.
     """
 
     def __init__(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
-        self._path = Path(path)
+        # Where it is now: a process may change its folder, and a rotation replaces a file, not a link to it.
+        self._path = Path(path).resolve()
         self._lock = threading.Lock()
-        self._passphrase: Passphrase | None = None
-        self._wrappers: dict[int, AESSIV] = {}
-        self._newest = 0
-        self._take(*rootfile.read(self._path, passphrase))
+        keys, self._passphrase = rootfile.read(self._path, passphrase)
+        self._take(keys)
+        _renew_lock_in_children(self)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], passphrase: str | None = None) -> LocalKMS:
@@ -65,12 +71,20 @@ class LocalKMS:
         """
         path, passphrase = section.path("path"), section.secret("passphrase")
         section.finish()
-        return cls(path, passphrase)
+        with section.blaming("path"):
+            return cls(path, passphrase)
 
     def wrap(self, key: bytes, *, context: Mapping[str, str]) -> bytes:
-        """Wrap 32 bytes of key under the newest root key; 53 bytes (docs/format.md, 8)."""
-        prefix = _VERSION + self._newest.to_bytes(4, "big")
-        return prefix + self._wrappers[self._newest].encrypt(key, [prefix + encode_context(context)])
+        """Wrap 32 bytes of key under the newest root key; 53 bytes (docs/format.md, 8).
+
+        Raises:
+            ConfigurationError: the key has another size.
+        """
+        if len(key) != KEY_SIZE:
+            raise ConfigurationError(f"a KMS wraps keys of {KEY_SIZE} bytes, not of {len(key)}")
+        newest, wrapper = self._newest
+        prefix = _VERSION + newest.to_bytes(4, "big")
+        return prefix + wrapper.encrypt(key, [prefix + encode_context(context)])
 
     def unwrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
         """The key that was wrapped under this context.
@@ -103,21 +117,27 @@ class LocalKMS:
         return answers
 
     def rotate_root_key(self) -> int:
-        """Add a root key to the file and wrap under it from now on.
+        """Add a root key to the file and wrap under it from now on; its version.
 
-        Its version. Other processes' additions are kept.
+        Other processes' additions are kept.
+
+        Raises:
+            ConfigurationError, KMSDenied, KMSUnavailable: the file cannot be read or written any more.
         """
         with self._lock, rootfile.locked(self._path):
-            keys = self._reread()
+            keys = rootfile.reread(self._path, self._passphrase)
             added = _new_root_key(keys[-1].version + 1)
             rootfile.write(self._path, [*keys, added], self._passphrase)
-            self._take([*keys, added], self._passphrase)
+            self._take([*keys, added])
             return added.version
 
     def check(self) -> str:
-        """Wrap and unwrap a random key, with the file as it is on the disk now."""
-        with self._lock:
-            self._take(self._reread(), self._passphrase)
+        """Wrap and unwrap a random key, with the file as it is on the disk now.
+
+        Raises:
+            ConfigurationError, KMSDenied, KMSUnavailable: the file cannot be read any more.
+        """
+        self._reread()
         probe, context = os.urandom(KEY_SIZE), {"purpose": "check"}
         if self.unwrap(self.wrap(probe, context=context), context=context) != probe:
             raise KMSError("the local KMS does not unwrap what it wraps")
@@ -131,12 +151,18 @@ class LocalKMS:
     def __repr__(self) -> str:
         return f"LocalKMS({str(self._path)!r})"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a LocalKMS is not pickled or copied; open the root-key file in each process")
+
+    def renew_lock(self) -> None:
+        """In a forked child: the lock may be held by a thread of the parent, which is not there."""
+        self._lock = threading.Lock()
+
     def _wrapper(self, version: int) -> AESSIV:
         wrapper = self._wrappers.get(version)
         if wrapper is None:
             # Another process may have rotated since this one opened the file.
-            with self._lock:
-                self._take(self._reread(), self._passphrase)
+            self._reread()
             wrapper = self._wrappers.get(version)
         if wrapper is None:
             raise KMSKeyDisabled(
@@ -144,16 +170,28 @@ class LocalKMS:
             )
         return wrapper
 
-    def _reread(self) -> list[RootKey]:
-        return rootfile.reread(self._path, self._passphrase)
+    def _reread(self) -> None:
+        with self._lock:
+            self._take(rootfile.reread(self._path, self._passphrase))
 
-    def _take(self, keys: list[RootKey], passphrase: Passphrase | None) -> None:
-        self._passphrase = passphrase
+    def _take(self, keys: Sequence[RootKey]) -> None:
         self._wrappers = {
             key.version: AESSIV(key.key.derive(b"fieldvault/1 local AES-256-SIV", 64)) for key in keys
         }
-        self._newest = keys[-1].version
+        self._newest = keys[-1].version, self._wrappers[keys[-1].version]
 
 
 def _new_root_key(version: int) -> RootKey:
     return RootKey(version, datetime.now(UTC), Secret(os.urandom(KEY_SIZE)))
+
+
+def _renew_lock_in_children(kms: LocalKMS) -> None:
+    if hasattr(os, "register_at_fork"):
+        reference = weakref.ref(kms)
+
+        def child() -> None:
+            alive = reference()
+            if alive is not None:
+                alive.renew_lock()
+
+        os.register_at_fork(after_in_child=child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,9 @@ from fieldvault.keys.records import Change, Fence, KeyState
 from fieldvault.keys.ring import KeyRing
 
 __all__ = ["ErasureReceipt", "shred"]
+
+_LONGEST_REASON = 1000
+_UNKEEPABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,7 @@ def shred(ring: KeyRing, tenant: str, subject: str | None, *, actor: str, reason
     if subject is not None:
         check_name("subject", subject)
     check_name("actor", actor)
-    if not reason or len(reason) > 1000:
-        raise ConfigurationError("a shred wants a reason, of 1 to 1000 characters")
+    _check_reason(reason)
     store = ring.store
     if store.fence(tenant, None) is None and not store.keys(tenant, None):
         raise KeyNotFound(f"there is no tenant {tenant!r} in the key store")
@@ -90,3 +93,11 @@ def shred(ring: KeyRing, tenant: str, subject: str | None, *, actor: str, reason
         unreadable_after=datetime.now(UTC) + longest,
         key_ids=tuple(destroyed),
     )
+
+
+def _check_reason(reason: object) -> None:
+    """Every key store has to be able to keep it: databases hold neither NUL nor surrogates."""
+    if not isinstance(reason, str) or not reason.strip() or len(reason) > _LONGEST_REASON:
+        raise ConfigurationError(f"a shred wants a reason, of 1 to {_LONGEST_REASON} characters")
+    if _UNKEEPABLE.search(reason):
+        raise ConfigurationError("the reason of a shred has no NUL characters and no surrogates")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fieldvault.errors import KeyNotFound, KeyStoreError
-from fieldvault.keys.records import KeyInfo, KeyState
+from fieldvault.keys.records import KeyInfo, KeyRecord, KeyState
 from fieldvault.keys.ring import KeyRing
 
 __all__ = ["reinstate", "suspend"]
@@ -17,26 +19,36 @@ def suspend(ring: KeyRing, key_id: bytes) -> KeyInfo:
         ConfigurationError: it is destroyed, or suspended already.
         KeyStoreError: the key store failed, or another process changed the key at the same moment.
     """
-    return _change(ring, key_id, [KeyState.SUSPENDED])
+    return _change(ring, _find(ring, key_id), [KeyState.SUSPENDED])
 
 
 def reinstate(ring: KeyRing, key_id: bytes) -> KeyInfo:
-    """Let a suspended key serve again: active if its slot has no active key, else retired.
+    """Let a suspended key serve again: as active if it is its slot's newest and no other is, else as retired.
+
+    A key that was replaced before it was suspended never seals again.
 
     Raises:
         KeyNotFound: there is no such key.
         ConfigurationError: it is not suspended.
         KeyStoreError: the key store failed, or another process changed the key at the same moment.
     """
-    return _change(ring, key_id, [KeyState.ACTIVE, KeyState.RETIRED])
+    record = _find(ring, key_id)
+    others = ring.store.current([record.slot]).records.values()
+    newest = all(other.version <= record.version for other in others if other.slot == record.slot)
+    return _change(ring, record, [KeyState.ACTIVE, KeyState.RETIRED] if newest else [KeyState.RETIRED])
 
 
-def _change(ring: KeyRing, key_id: bytes, wanted: list[KeyState]) -> KeyInfo:
+def _find(ring: KeyRing, key_id: bytes) -> KeyRecord:
     record = ring.store.fetch([key_id]).records.get(key_id)
     if record is None:
         raise KeyNotFound(f"the key store has no key {key_id.hex()}")
+    return record
+
+
+def _change(ring: KeyRing, record: KeyRecord, wanted: Sequence[KeyState]) -> KeyInfo:
+    key_id = record.key_id
     done = any(ring.store.transition(key_id, expect=record.state, to=state) for state in wanted)
     ring.lease.renew()
     if not done:
         raise KeyStoreError(f"another process changed the key {key_id.hex()} at the same moment; look again")
-    return ring.store.fetch([key_id]).records[key_id].info()
+    return _find(ring, key_id).info()

@@ -11,18 +11,18 @@ from fieldvault.cli.terminal import Terminal
 __all__ = ["completion"]
 
 
-@click.command()
+_EPILOG = """
+fieldvault completion bash prints a script for ~/.bashrc: eval "$(fieldvault completion bash)". The same with
+zsh goes into ~/.zshrc; for fish: fieldvault completion fish > ~/.config/fish/completions/fieldvault.fish
+"""
+
+
+@click.command(epilog=_EPILOG)
 @everywhere
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that lets SHELL complete commands and options.
-
-    \b
-    bash  eval "$(fieldvault completion bash)"     in ~/.bashrc
-    zsh   eval "$(fieldvault completion zsh)"      in ~/.zshrc
-    fish  fieldvault completion fish | source      in ~/.config/fish/config.fish
-    """
+    """Print the script that teaches SHELL to complete."""
     root = ctx.find_root()
     maker = get_completion_class(shell)
     if maker is None:  # pragma: no cover - the choice offers only what click has

@@ -12,7 +12,7 @@ from fieldvault.cli.exits import ExitCode
 from fieldvault.cli.opening import Opened, opened, section
 from fieldvault.cli.options import everywhere
 from fieldvault.cli.rootfile import root_key_file
-from fieldvault.cli.terminal import Terminal, table, tinted
+from fieldvault.cli.terminal import Listing, Terminal, tinted
 from fieldvault.cli.verify import verified
 from fieldvault.errors import ConfigurationError, FieldVaultError
 
@@ -25,17 +25,18 @@ _ITEMS = 10
 @everywhere
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
-    """Check the configuration, the KMS, the key store and every key; end with 1 if there is a problem.
+    """Check the whole vault and every key in it.
 
-    Unwraps each tenant's and each subject's keys and compares them with their key ids. Changes nothing. A
-    warning is no problem: the vault goes on by itself.
+    Ends with 1 if there is a problem, and prints the remedy with it. Unwraps each tenant's and each
+    subject's keys and compares them with their key ids. Changes no key. A warning is no problem: the
+    vault goes on by itself.
     """
     terminal = ctx.ensure_object(Terminal)
     found = list(_findings(terminal))
     healthy = all(finding.level is not Level.PROBLEM for finding in found)
     terminal.emit(
         {"healthy": healthy, "checks": [finding.document() for finding in found]},
-        table(("", "", ""), [row for finding in found for row in _rows(finding)]),
+        Listing(("", "", ""), [row for finding in found for row in _rows(finding)]),
     )
     ctx.exit(ExitCode.OK if healthy else ExitCode.PROBLEM)
 

@@ -13,34 +13,30 @@ __all__ = ["init"]
 
 @click.command()
 @everywhere
-@click.option(
-    "--root-keys", metavar="PATH", default="root.keys", show_default=True, help="The root-key file."
-)
-@click.option(
-    "--passphrase-env", metavar="VAR", help="Environment variable with the root-key file's passphrase."
-)
-@click.option("--passphrase-file", metavar="PATH", help="File with the root-key file's passphrase.")
+@click.option("--root-keys", metavar="PATH", default="root.keys", show_default=True, help="Root-key file.")
+@click.option("--passphrase-env", metavar="VAR", help="Environment variable that holds its passphrase.")
+@click.option("--passphrase-file", metavar="PATH", help="File that holds its passphrase.")
 @click.option(
     "--key-store",
     metavar="URL",
-    help="The key store's database, without a password.  [default: sqlite:///keys.db]",
+    help="The key store's database; without a password.  [default: sqlite:///keys.db]",
 )
-@click.option(
-    "--key-store-env", metavar="VAR", help="Environment variable with the key store's database URL."
-)
+@click.option("--key-store-env", metavar="VAR", help="Environment variable that holds that URL.")
 @click.pass_obj
 def init(
     terminal: Terminal,
+    *,
     root_keys: str,
     passphrase_env: str | None,
     passphrase_file: str | None,
     key_store: str | None,
     key_store_env: str | None,
 ) -> None:
-    """Write the configuration, the root-key file and the key store.
+    """Make a vault where there is none.
 
-    Overwrites nothing. Paths are relative to the configuration's folder. An init that was cut short is
-    completed by the same command: the configuration comes last, and what is there already is kept.
+    Writes the configuration, the root-key file and the key store. Overwrites nothing. Paths are relative
+    to the configuration's folder. An init that was cut short is completed by the same command: the
+    configuration comes last, and what is there already is kept.
     """
     if passphrase_env and passphrase_file:
         raise click.UsageError("--passphrase-env and --passphrase-file exclude each other")

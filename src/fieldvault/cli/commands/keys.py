@@ -9,8 +9,8 @@ import click
 
 from fieldvault.cli.census import require_tenant
 from fieldvault.cli.opening import opened
-from fieldvault.cli.options import Name, everywhere
-from fieldvault.cli.terminal import Terminal, moment, table, tinted
+from fieldvault.cli.options import everywhere, named
+from fieldvault.cli.terminal import Listing, Terminal, moment, tinted
 from fieldvault.errors import KeyNotFound
 from fieldvault.keys.protocols import KeyStore
 from fieldvault.keys.records import Fence, KeyInfo
@@ -20,14 +20,15 @@ __all__ = ["key_document", "keys"]
 
 @click.command()
 @everywhere
-@click.argument("tenant", type=Name("tenant"))
-@click.option("--subject", metavar="NAME", type=Name("subject"), help="The keys of this subject only.")
+@click.argument("tenant", callback=named("tenant"))
+@click.option("--subject", metavar="NAME", callback=named("subject"), help="The keys of this subject only.")
 @click.option("--subjects", is_flag=True, help="The keys of all its subjects as well.")
 @click.pass_obj
 def keys(terminal: Terminal, tenant: str, subject: str | None, subjects: bool) -> None:
-    """List the keys of TENANT: ids, states, ages, uses; never key material.
+    """List the keys of TENANT.
 
-    Uses are the messages reserved so far, an upper bound of the messages sealed.
+    Key ids, states, ages and uses; never key material. Uses are the messages reserved so far, an upper
+    bound of the messages sealed.
     """
     if subject is not None and subjects:
         raise click.UsageError("--subject and --subjects exclude each other")
@@ -56,7 +57,7 @@ def _found(store: KeyStore, tenant: str, subject: str | None, *, subjects: bool)
     return [record.info() for record in records]
 
 
-def _table(found: Sequence[KeyInfo], *, subjects: bool) -> Any:
+def _table(found: Sequence[KeyInfo], *, subjects: bool) -> Listing:
     heads = ("KEY ID", "PURPOSE", "VERSION", "STATE", "CREATED", "USES")
     rows = [
         (
@@ -71,8 +72,8 @@ def _table(found: Sequence[KeyInfo], *, subjects: bool) -> Any:
         for key in found
     ]
     if subjects:
-        return table((*heads, "SUBJECT"), rows)
-    return table(heads, [row[:-1] for row in rows])
+        return Listing((*heads, "SUBJECT"), rows)
+    return Listing(heads, [row[:-1] for row in rows])
 
 
 def _shredded(fence: Fence) -> dict[str, Any]:

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
+from rich.console import RenderableType
 
 from fieldvault.cli.census import Tenant, each_tenant
 from fieldvault.cli.commands.keys import key_document
 from fieldvault.cli.exits import ExitCode
 from fieldvault.cli.interrupts import between_steps
 from fieldvault.cli.opening import opened
-from fieldvault.cli.options import Name, everywhere
-from fieldvault.cli.terminal import Terminal, table
+from fieldvault.cli.options import everywhere, named
+from fieldvault.cli.terminal import Listing, Terminal
 from fieldvault.errors import FieldVaultError
 from fieldvault.keys.records import KeyInfo, KeyState
 from fieldvault.vault import Vault
@@ -47,15 +48,17 @@ class _Outcome:
 
 @click.command()
 @everywhere
-@click.argument("tenant", type=Name("tenant"), required=False)
-@click.option("--subject", metavar="NAME", type=Name("subject"), help="Rotate this subject's key instead.")
+@click.argument("tenant", callback=named("tenant"), required=False)
+@click.option(
+    "--subject", metavar="NAME", callback=named("subject"), help="Rotate this subject's key instead."
+)
 @click.option("--all", "everyone", is_flag=True, help="Rotate every tenant's data key.")
 @click.pass_context
 def rotate(ctx: click.Context, tenant: str | None, subject: str | None, everyone: bool) -> None:
-    """Give TENANT, or every tenant, a new data key.
+    """Give TENANT, or all, a new data key.
 
-    The old key is retired: it still opens what it sealed, and nothing is re-encrypted. Other processes take up
-    the new key within their lease.
+    The old key is retired: it still opens what it sealed, and nothing is re-encrypted. Other processes
+    take up the new key within their lease.
 
     --all goes on after a tenant that fails and names those at the end; it passes over tenants that are
     shredded, whose data key is suspended, or that have none. Ctrl-C ends it after the tenant at work; what is
@@ -112,12 +115,12 @@ def _why_not(tenant: Tenant) -> str | None:
     return "suspended" if tenant.data_key.state is KeyState.SUSPENDED else None
 
 
-def _summary(outcome: _Outcome) -> list[Any]:
-    lines: list[Any] = []
+def _summary(outcome: _Outcome) -> list[RenderableType]:
+    lines: list[RenderableType] = []
     if outcome.failed:
-        lines.append(table(("FAILED", "WHY"), [(name, str(why)) for name, why in outcome.failed.items()]))
+        lines.append(Listing(("FAILED", "WHY"), [(name, str(why)) for name, why in outcome.failed.items()]))
     if outcome.skipped:
-        lines.append(table(("SKIPPED", "WHY"), list(outcome.skipped.items())))
+        lines.append(Listing(("SKIPPED", "WHY"), list(outcome.skipped.items())))
     counts = f"Rotated {len(outcome.rotated)}, failed {len(outcome.failed)}, skipped {len(outcome.skipped)}."
     lines.append(f"{counts} Interrupted: the rest is as it was." if outcome.interrupted else counts)
     return lines

@@ -7,11 +7,12 @@ import pwd
 from datetime import timedelta
 
 import click
+from rich.console import RenderableType
 
 from fieldvault.cli.census import require_tenant
 from fieldvault.cli.opening import opened
-from fieldvault.cli.options import Name, everywhere
-from fieldvault.cli.terminal import Terminal, moment, table
+from fieldvault.cli.options import everywhere, named
+from fieldvault.cli.terminal import Listing, Terminal, moment
 from fieldvault.lifecycle.erase import ErasureReceipt
 from fieldvault.vault import Vault
 
@@ -22,16 +23,20 @@ _SECOND = timedelta(seconds=1)
 
 @click.command()
 @everywhere
-@click.argument("tenant", type=Name("tenant"))
-@click.option("--subject", metavar="NAME", type=Name("subject"), help="Shred only this subject of TENANT.")
+@click.argument("tenant", callback=named("tenant"))
+@click.option(
+    "--subject", metavar="NAME", callback=named("subject"), help="Shred only this subject of TENANT."
+)
 @click.option("--reason", metavar="TEXT", required=True, help="Why; kept with the fence for good.")
-@click.option("--actor", metavar="NAME", type=Name("actor"), help="Who asks.  [default: the login user]")
+@click.option("--actor", metavar="NAME", callback=named("actor"), help="Who asks.  [default: the login user]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def shred(
-    terminal: Terminal, tenant: str, subject: str | None, reason: str, actor: str | None, yes: bool
+    terminal: Terminal, *, tenant: str, subject: str | None, reason: str, actor: str | None, yes: bool
 ) -> None:
-    """Destroy the keys of TENANT, or of one subject of it, for good.
+    """Destroy the keys of TENANT for good.
+
+    With --subject, those of one subject of it only.
 
     What they sealed can never be read again, and the tenant or subject never gets another key. Asks for the
     name to be typed. Prints the receipt, and until when other processes may still read.
@@ -59,8 +64,8 @@ def _ask(terminal: Terminal, vault: Vault, tenant: str, subject: str | None) -> 
         terminal.confirm("the tenant's name", tenant)
     else:
         terminal.say(
-            f"This destroys the {keys} keys of the subject {subject} of the tenant {tenant}, for good: nothing "
-            "of it can ever be read again."
+            f"This destroys the {keys} keys of the subject {subject} of the tenant {tenant}, for good: "
+            "nothing of it can ever be read again."
         )
         terminal.confirm("the subject's name", subject)
 
@@ -77,7 +82,7 @@ def _login_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _lines(receipt: ErasureReceipt) -> list[object]:
+def _lines(receipt: ErasureReceipt) -> list[RenderableType]:
     whom = receipt.tenant if receipt.subject is None else f"{receipt.subject} of {receipt.tenant}"
     rows = [
         ("Shredded", whom),
@@ -88,4 +93,4 @@ def _lines(receipt: ErasureReceipt) -> list[object]:
         ("Readable until", f"{moment(receipt.unreadable_after + _SECOND)}, by processes that cached a key"),
         *[("Destroyed key" if not n else "", key_id.hex()) for n, key_id in enumerate(receipt.key_ids)],
     ]
-    return [table(("", ""), rows)]
+    return [Listing(("", ""), rows)]

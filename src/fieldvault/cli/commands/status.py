@@ -10,7 +10,7 @@ from rich.text import Text
 from fieldvault.cli.census import Census
 from fieldvault.cli.opening import Opened, opened
 from fieldvault.cli.options import everywhere
-from fieldvault.cli.terminal import Terminal, moment, table
+from fieldvault.cli.terminal import Listing, Terminal, moment
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.records import KeyState
 
@@ -21,9 +21,10 @@ __all__ = ["status"]
 @everywhere
 @click.pass_obj
 def status(terminal: Terminal) -> None:
-    """Show what the vault is made of and how many tenants and keys it has.
+    """Show the vault and its figures.
 
-    Reads every key's record, and no key material. To have the keys tried, call doctor.
+    What it is made of, and how many tenants, subjects and keys it has. Reads every key's record, and no
+    key material. To have the keys tried, call doctor.
     """
     with opened(terminal.config) as it:
         kms, store = it.vault.kms.check(), it.vault.key_store.check()
@@ -61,7 +62,7 @@ def status(terminal: Terminal) -> None:
         ("Cache", _cache(it.cache)),
         ("Rotation", _rotation(it.rotation)),
     ]
-    terminal.emit(document, table(("", ""), [(Text(name, style="bold"), value) for name, value in rows]))
+    terminal.emit(document, Listing(("", ""), [(Text(name, style="bold"), value) for name, value in rows]))
 
 
 def _census(terminal: Terminal, it: Opened) -> Census:

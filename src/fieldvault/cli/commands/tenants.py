@@ -10,7 +10,7 @@ from rich.text import Text
 from fieldvault.cli.census import Tenant, each_tenant
 from fieldvault.cli.opening import opened
 from fieldvault.cli.options import everywhere
-from fieldvault.cli.terminal import Terminal, moment, table, tinted
+from fieldvault.cli.terminal import Listing, Terminal, moment, tinted
 from fieldvault.keys.records import KeyState
 
 __all__ = ["tenants"]
@@ -20,9 +20,9 @@ __all__ = ["tenants"]
 @everywhere
 @click.pass_obj
 def tenants(terminal: Terminal) -> None:
-    """List every tenant that ever had a key, and its data key.
+    """List the tenants and their data keys.
 
-    A shredded tenant stays in the list for good.
+    Every tenant that ever had a key is there; a shredded tenant stays in the list for good.
     """
     with opened(terminal.config) as it, terminal.progress("tenants", None) as step:
         found = []
@@ -34,7 +34,7 @@ def tenants(terminal: Terminal) -> None:
         return
     terminal.emit(
         {"tenants": [_document(tenant) for tenant in found]},
-        table(
+        Listing(
             ("TENANT", "STATE", "DATA KEY", "SINCE", "USES"),
             [_row(tenant) for tenant in found],
         ),

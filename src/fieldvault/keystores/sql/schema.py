@@ -87,7 +87,7 @@ def _key_id() -> TypeEngine[bytes]:
 _metadata = MetaData()
 
 # Whatever the server's defaults: an engine with transactions, and all of Unicode in the fences' reasons.
-_TABLE = {
+_TABLE: dict[str, Any] = {
     f"{dialect}_{option}": value
     for dialect in ("mysql", "mariadb")
     for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"))

@@ -33,8 +33,8 @@ _ATTEMPTS = 12
 _LOCK_NUMBER = 0x6669656C64766C74
 """The name, in PostgreSQL a number, of the lock of whoever changes the tables."""
 
-# PostgreSQL: serialization failure, deadlock. MariaDB: deadlock, lock wait timeout, record changed since read.
-# SQLite: busy, locked. In each the database has undone the transaction, or we do.
+# PostgreSQL: serialization failure, deadlock. MariaDB: deadlock, lock wait timeout, record changed since
+# read. SQLite: busy, locked. In each the database has undone the transaction, or we do.
 _UNDONE_STATES = frozenset({"40001", "40P01"})
 _UNDONE_CODES = frozenset({1213, 1205, 1020})
 _SQLITE_BUSY = frozenset({5, 6})
@@ -128,7 +128,7 @@ class Transactions:
         with self.engine.connect() as connection:
             if self._dialect == "postgresql":
                 # Every decision is made under a lock, and has to see what was committed while it waited.
-                connection = connection.execution_options(isolation_level="READ COMMITTED")
+                connection.execution_options(isolation_level="READ COMMITTED")
             with connection.begin():
                 if self._dialect == "sqlite":
                     self._begin_sqlite(connection)
@@ -136,16 +136,17 @@ class Transactions:
 
     @contextmanager
     def _defining(self) -> Iterator[Connection]:
-        with self.engine.connect() as connection, self._defining_alone(connection):
-            with connection.begin():
-                if self._dialect == "sqlite":
-                    self._begin_sqlite(connection)
-                elif self._dialect == "postgresql":
-                    # CREATE TABLE IF NOT EXISTS is no protection from a second process that does the same.
-                    connection.execute(
-                        text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER}
-                    )
-                yield connection
+        with (
+            self.engine.connect() as connection,
+            self._defining_alone(connection),
+            connection.begin(),
+        ):
+            if self._dialect == "sqlite":
+                self._begin_sqlite(connection)
+            elif self._dialect == "postgresql":
+                # CREATE TABLE IF NOT EXISTS is no protection from a second process that does the same.
+                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER})
+            yield connection
 
     @contextmanager
     def _defining_alone(self, connection: Connection) -> Iterator[None]:

@@ -1,0 +1,206 @@
+"""Unwrapping: from the records of a snapshot to unwrapped keys in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fieldvault.errors import (
+    FieldVaultError,
+    KeyNotFound,
+    KeyShredded,
+    KeyStoreError,
+    KeySuspended,
+    KMSError,
+    KMSUnavailable,
+)
+from fieldvault.keys.cache import CachedKey, KeyCache
+from fieldvault.keys.clock import Clock
+from fieldvault.keys.flight import SingleFlight
+from fieldvault.keys.lease import Lease
+from fieldvault.keys.material import LocalWrapper, unwrap_records
+from fieldvault.keys.policy import CachePolicy
+from fieldvault.keys.protocols import KMS
+from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Snapshot
+from fieldvault.secret import Secret
+
+__all__ = ["Outcome", "Unwrapper"]
+
+_STALE_PAUSE = 5.0
+"""Seconds that an expired key serves, within the grace, before the unavailable KMS or key store is asked for
+it again.
+"""
+
+Outcome = CachedKey | Exception
+"""A key, or the error that stands against it."""
+
+_Wrapped = tuple[bytes, KeySlot, bytes | None]
+
+
+class Unwrapper:
+    """Opens tenants' keys with the KMS, all of a batch in one call, and subjects' under their wrap keys.
+
+    Nothing here holds a lock over input or output.
+    """
+
+    def __init__(self, kms: KMS, cache: KeyCache, lease: Lease, *, policy: CachePolicy, clock: Clock) -> None:
+        self._kms = kms
+        self._cache = cache
+        self._lease = lease
+        self._policy = policy
+        self._clock = clock
+        # Also across loads by slot and by id, and named by all that is unwrapped: callers who read different
+        # records of one key do not share an answer.
+        self._flight: SingleFlight[_Wrapped, Secret] = SingleFlight()
+
+    def after_fork(self) -> None:
+        """In a child: flights of the parent's threads never land."""
+        self._flight.reset()
+
+    def usable(self, key: CachedKey) -> bool:
+        """Whether a cached key may serve now, the lease being looked after first."""
+        self._lease.ensure()
+        return not key.evicted and self._clock() < key.expires
+
+    def admit(self, snapshot: Snapshot, key_ids: Iterable[bytes]) -> dict[bytes, Outcome | None]:
+        """The keys that a snapshot holds, unwrapped, into the cache.
+
+        ``None`` for a key whose scope was touched since the snapshot: read again.
+        """
+        outcome: dict[bytes, Outcome | None] = {}
+        wrapped: list[KeyRecord] = []
+        for key_id in key_ids:
+            problem = _unusable(snapshot, key_id)
+            if problem is None:
+                record = snapshot.records[key_id]
+                cached = self._cached(key_id)
+                if cached is not None and cached.record.state is record.state:
+                    outcome[key_id] = cached
+                else:
+                    wrapped.append(record)
+            else:
+                outcome[key_id] = problem
+        above = self._above(wrapped, snapshot)
+        wrappers = {
+            key_id: LocalWrapper(key.secret, key_id)
+            for key_id, key in above.items()
+            if isinstance(key, CachedKey)
+        }
+        for record in wrapped:
+            if record.parent is None:
+                outcome[record.key_id] = above[record.key_id]
+            elif record.parent in wrappers:
+                outcome[record.key_id] = self._open(wrappers[record.parent], record, snapshot)
+            else:
+                parent = above[record.parent]
+                outcome[record.key_id] = (
+                    self.failed(record, parent) if isinstance(parent, Exception) else None
+                )
+        return outcome
+
+    def keep(
+        self, record: KeyRecord, secret: Secret, snapshot: Snapshot, *, reserved: int = 0
+    ) -> CachedKey | None:
+        """Put a key into the cache.
+
+        ``None``, and nothing done, if its scope was touched since the snapshot that vouches for it.
+        """
+        with self._cache.lock:
+            if not self._lease.vouches(record, snapshot.generation):
+                return None
+            key = CachedKey(
+                record,
+                secret,
+                loaded_at=self._clock(),
+                ttl=self._policy.ttl,
+                vouched_until=self._lease.until,
+            )
+            self._cache.put(key)
+            if reserved:
+                key.grant(reserved)
+        return key
+
+    def failed(self, record: KeyRecord, error: Exception) -> Outcome:
+        """What serves in place of a key that could not be unwrapped: an expired copy in an outage, or the error.
+
+        A key that was refused is forgotten, and so is what it wraps.
+        """
+        if not isinstance(error, KMSUnavailable):
+            self._cache.discard(record.key_id)
+        return self.outlast(self._cache.get(record.key_id), error)
+
+    def outlast(self, key: CachedKey | None, error: Exception) -> Outcome:
+        """An expired key, for a little longer, if all that stands against it is an outage within the grace.
+
+        Else the error.
+        """
+        if key is None or not isinstance(error, KMSUnavailable | KeyStoreError):
+            return error
+        with self._cache.lock:
+            now = self._clock()
+            end = key.loaded_at + self._policy.ttl + self._policy.grace
+            if key.evicted or now >= end:
+                return error
+            key.expires = max(key.expires, min(now + _STALE_PAUSE, end))
+            return key
+
+    def _cached(self, key_id: bytes) -> CachedKey | None:
+        key = self._cache.get(key_id)
+        return key if key is not None and self.usable(key) else None
+
+    def _above(self, wrapped: Sequence[KeyRecord], snapshot: Snapshot) -> dict[bytes, Outcome | None]:
+        """The tenants' keys among these records, and the wrap keys of the others: one call of the KMS."""
+        found: dict[bytes, Outcome | None] = {}
+        asked: dict[_Wrapped, KeyRecord] = {}
+        for record in wrapped:
+            if record.parent is None:
+                top = record
+            else:
+                top = snapshot.records[record.parent]
+                cached = self._cached(record.parent)
+                if cached is not None:
+                    found[record.parent] = cached
+                    continue
+            asked[top.key_id, top.slot, top.wrapped] = top
+        answers = self._flight.run(
+            asked, lambda mine: _by_flight(mine, unwrap_records(self._kms, [asked[each] for each in mine]))
+        )
+        for each, record in asked.items():
+            answer = answers[each]
+            found[record.key_id] = (
+                self.keep(record, answer, snapshot)
+                if isinstance(answer, Secret)
+                else self.failed(record, answer)
+            )
+        return found
+
+    def _open(self, wrapper: LocalWrapper, record: KeyRecord, snapshot: Snapshot) -> Outcome | None:
+        try:
+            secret = wrapper.open(record)
+        except KMSError as error:
+            return self.failed(record, error)
+        return self.keep(record, secret, snapshot)
+
+
+def _by_flight(
+    flights: Sequence[_Wrapped], answers: dict[bytes, Secret | KMSError]
+) -> dict[_Wrapped, Secret | Exception]:
+    return {flight: answers[flight[0]] for flight in flights}
+
+
+def _unusable(snapshot: Snapshot, key_id: bytes) -> FieldVaultError | None:
+    """Why a key, or the wrap key above it, cannot serve; None if it can."""
+    record = snapshot.records.get(key_id)
+    if record is None:
+        return KeyNotFound(f"the key store has no key {key_id.hex()}: it is another store's, or it was lost")
+    if record.parent is not None and record.parent not in snapshot.records:
+        return KeyNotFound(
+            f"the key store has no key {record.parent.hex()}, which wraps the key {key_id.hex()}"
+        )
+    for each in (record, None if record.parent is None else snapshot.records[record.parent]):
+        if each is not None and (each.state is KeyState.DESTROYED or each.wrapped is None):
+            return KeyShredded(
+                f"the key {key_id.hex()} was destroyed: what it sealed can never be read again"
+            )
+        if each is not None and each.state is KeyState.SUSPENDED:
+            return KeySuspended(f"the key {key_id.hex()} is suspended: reinstate it to read what it sealed")
+    return None

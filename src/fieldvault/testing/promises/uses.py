@@ -1,0 +1,90 @@
+"""Uses and wrapped forms: counted and changed, never past the bound, never over another's change."""
+# ruff: noqa: S101, PLR2004 - assertions are the point
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from fieldvault.keys.protocols import KeyStore
+from fieldvault.keys.records import KeyState
+from fieldvault.testing.samples import THREADS, acme, first_key, record, successor, together
+
+
+class UsesPromises:
+    """Reserving uses, and rewrapping."""
+
+    def test_uses_are_reserved_durably(self, store: KeyStore, elsewhere: KeyStore) -> None:
+        """The answer is the new total, and everyone sees it."""
+        key = first_key(store, acme())
+        assert store.reserve([key.key_id], 100, limit=2**32) == {key.key_id: 100}
+        assert elsewhere.reserve([key.key_id], 50, limit=2**32) == {key.key_id: 150}
+        assert store.fetch([key.key_id]).records[key.key_id].uses == 150
+
+    def test_the_last_use_is_granted_and_not_one_more(self, store: KeyStore) -> None:
+        """A key whose total would pass the limit is missing from the answer and unchanged."""
+        key, other = first_key(store, acme()), first_key(store, acme("ann"))
+        store.reserve([key.key_id], 2**32 - 10, limit=2**32)
+        assert store.reserve([key.key_id, other.key_id], 11, limit=2**32) == {other.key_id: 11}
+        assert store.reserve([key.key_id], 10, limit=2**32) == {key.key_id: 2**32}
+        assert store.reserve([key.key_id], 1, limit=2**32) == {}
+        assert store.fetch([key.key_id]).records[key.key_id].uses == 2**32
+
+    @pytest.mark.parametrize("state", [KeyState.RETIRED, KeyState.SUSPENDED, KeyState.DESTROYED])
+    def test_only_active_keys_have_uses(self, store: KeyStore, state: KeyState) -> None:
+        """What seals nothing reserves nothing; neither does an unknown key."""
+        key = first_key(store, acme())
+        assert store.transition(key.key_id, expect=KeyState.ACTIVE, to=state)
+        assert store.reserve([key.key_id, record(acme()).key_id], 1, limit=2**32) == {}
+        assert store.reserve([], 1, limit=2**32) == {}
+
+    def test_many_that_reserve_at_once_never_pass_the_limit(self, store: KeyStore) -> None:
+        """What was granted adds up to the total, whoever asked and in whichever order."""
+        keys = [first_key(store, acme(f"subject {number}")).key_id for number in range(4)]
+
+        def spend() -> int:
+            granted = 0
+            for _ in range(15):
+                granted += len(store.reserve(random.sample(keys, len(keys)), 10, limit=1_000))
+            return granted
+
+        assert sum(together([spend] * THREADS)) == 4 * 100
+        assert {found.uses for found in store.fetch(keys).records.values()} == {1_000}
+
+    def test_a_key_is_rewrapped_where_it_is_as_expected(self, store: KeyStore, elsewhere: KeyStore) -> None:
+        """Nothing else of it changes; the second that expects the old form is told that it is late."""
+        key = first_key(store, acme())
+        assert key.wrapped is not None
+        assert store.rewrap(key.key_id, expect=key.wrapped, wrapped=b"under another root key") is True
+        assert store.rewrap(key.key_id, expect=key.wrapped, wrapped=b"too late") is False
+        found = elsewhere.fetch([key.key_id]).records[key.key_id]
+        assert (found.wrapped, found.info()) == (b"under another root key", key.info())
+        assert store.rewrap(record(acme()).key_id, expect=b"x", wrapped=b"y") is False
+
+    def test_retired_keys_are_rewrapped_too(self, store: KeyStore) -> None:
+        """They still decrypt."""
+        key = first_key(store, acme())
+        successor(store, key)
+        assert key.wrapped is not None
+        assert store.rewrap(key.key_id, expect=key.wrapped, wrapped=b"again") is True
+
+    def test_a_destroyed_key_is_never_wrapped_again(self, store: KeyStore) -> None:
+        """A rewrap that comes after the destruction does not bring the material back."""
+        key = first_key(store, acme())
+        assert key.wrapped is not None
+        store.transition(key.key_id, expect=KeyState.ACTIVE, to=KeyState.DESTROYED)
+        assert store.rewrap(key.key_id, expect=key.wrapped, wrapped=key.wrapped) is False
+        assert store.fetch([key.key_id]).records[key.key_id].wrapped is None
+
+    def test_of_many_that_rewrap_at_once_one_does(self, store: KeyStore) -> None:
+        """Compare-and-set, on a form that changes each time."""
+        key = first_key(store, acme())
+        assert key.wrapped is not None
+        forms = [b"form %d" % number for number in range(THREADS)]
+        expect = key.wrapped
+        done = together(
+            [lambda form=form: store.rewrap(key.key_id, expect=expect, wrapped=form) for form in forms]
+        )  # type: ignore[misc]
+        assert sum(done) == 1
+        assert store.fetch([key.key_id]).records[key.key_id].wrapped == forms[done.index(True)]

@@ -1,0 +1,107 @@
+"""What the conformance kits put into a backend, and how they call it from many threads at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from fieldvault.keys.protocols import Addition, KeyStore
+from fieldvault.keys.records import Fence, KeyRecord, KeySlot, KeyState, Purpose
+
+__all__ = [
+    "THREADS",
+    "acme",
+    "add",
+    "fence",
+    "first_key",
+    "record",
+    "state_of",
+    "successor",
+    "together",
+    "told_by",
+    "wrap_key",
+]
+
+T = TypeVar("T")
+
+THREADS = 8
+
+
+def acme(subject: str | None = None, purpose: Purpose = Purpose.DATA) -> KeySlot:
+    """A slot of the tenant that most promises are about."""
+    return KeySlot("acme", subject, purpose)
+
+
+def record(slot: KeySlot, version: int = 1, *, parent: bytes | None = None) -> KeyRecord:
+    """A new active key, random where a real one is."""
+    return KeyRecord(
+        key_id=os.urandom(16),
+        tenant=slot.tenant,
+        subject=slot.subject,
+        purpose=slot.purpose,
+        version=version,
+        state=KeyState.ACTIVE,
+        created_at=datetime.now(UTC),
+        uses=0,
+        wrapped=os.urandom(53),
+        parent=parent,
+    )
+
+
+def add(store: KeyStore, key: KeyRecord, replaces: KeyRecord | None = None) -> bool:
+    """Whether the key became its slot's active one."""
+    accepted = store.add_active([Addition(key, None if replaces is None else replaces.key_id)])
+    assert accepted in (set(), {key.key_id})
+    return bool(accepted)
+
+
+def first_key(store: KeyStore, slot: KeySlot, *, parent: bytes | None = None) -> KeyRecord:
+    """The first key of a slot, added."""
+    key = record(slot, parent=parent)
+    assert add(store, key)
+    return key
+
+
+def wrap_key(store: KeyStore, tenant: str = "acme") -> KeyRecord:
+    """A tenant's first wrap key, added."""
+    return first_key(store, KeySlot(tenant, None, Purpose.WRAP))
+
+
+def successor(store: KeyStore, key: KeyRecord) -> KeyRecord:
+    """The next key of a slot, added in the place of ``key``."""
+    following = record(key.slot, key.version + 1, parent=key.parent)
+    assert add(store, following, key)
+    return following
+
+
+def fence(tenant: str = "acme", subject: str | None = None, reason: str = "asked to be forgotten") -> Fence:
+    """A fence, now."""
+    return Fence(tenant, subject, "officer", reason, datetime.now(UTC))
+
+
+def state_of(store: KeyStore, key: KeyRecord) -> KeyState:
+    """The state that the store has a key in."""
+    return store.fetch([key.key_id]).records[key.key_id].state
+
+
+def together(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """The answers of calls made at the same moment, each in a thread of its own."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], T]) -> T:
+        barrier.wait(timeout=60)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(run, calls))
+
+
+def told_by(error: BaseException | None) -> Iterator[str]:
+    """Everything that an error, or one that it came from, would show in a log."""
+    while error is not None:
+        yield from (str(error), repr(error), repr(error.args), repr(vars(error)))
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,50 @@
+"""A rig of a real local KMS and real key stores, memory and SQLite, for the tests of keys."""
+
+from pathlib import Path
+
+import pytest
+
+from fieldvault.keys.protocols import KeyStore
+from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
+from fieldvault.kms import LocalKMS
+from fieldvault.testing.fakes import ManualClock
+from tests.keys.parties import Rig
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Return a clock that stands still."""
+    return ManualClock()
+
+
+@pytest.fixture
+def local_kms(tmp_path: Path) -> LocalKMS:
+    """Return a KMS with a root key of its own."""
+    return LocalKMS.create(tmp_path / "root.keys")
+
+
+@pytest.fixture
+def memory_rig(local_kms: LocalKMS, clock: ManualClock) -> Rig:
+    """Return a rig with a key store in memory."""
+    return Rig(local_kms, MemoryKeyStore(), clock)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def rig(
+    request: pytest.FixtureRequest, local_kms: LocalKMS, clock: ManualClock, tmp_path: Path
+) -> Rig:
+    """Return a rig with each embedded key store in turn."""
+    store: KeyStore = MemoryKeyStore()
+    if request.param == "sqlite":
+        request.getfixturevalue("sqlite_url")
+        store = SQLKeyStore(f"sqlite:///{tmp_path / 'keys.db'}")
+        request.addfinalizer(store.close)
+    return Rig(local_kms, store, clock)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the vault try an unavailable KMS again for a moment only."""
+    from fieldvault.keys.retrying import RetryingKMS
+
+    monkeypatch.setitem(RetryingKMS.__init__.__kwdefaults__, "deadline", 0.02)
