@@ -24,7 +24,7 @@ import sqlite3
 import sys
 import tomllib
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,8 @@ class Migration:
         """
         content = b"".join(path.read_bytes() for path in self.database.parent.glob(f"{self.database.name}*"))
         clear = self._clear_text()
-        unexplained, explained = [], []
+        unexplained: list[bytes] = []
+        explained: list[bytes] = []
         for value in self.searched:
             found = content.count(value)
             if found:
@@ -276,7 +277,7 @@ class Migration:
                 for column in table.columns:
                     if (table.name, column.name) not in personal:
                         copies = 1 + sum(column.name in index.columns for index in table.indexes)
-                        cells = connection.scalars(
+                        cells: Iterable[Any] = connection.scalars(
                             select(type_coerce(column, NullType())).where(column.is_not(None))
                         )
                         clear.setdefault(copies, []).extend(
@@ -296,8 +297,8 @@ def _is_sealed(vault: Vault, value: bytes, field: str, tenant: str) -> bool:
 
 def _typed(column: Column[Any], value: Any) -> Any:
     """A stored cell as the column's type gives it to the application."""
-    process = column.type.dialect_impl(sqlite.dialect()).result_processor(sqlite.dialect(), None)
-    return value if process is None else process(value)
+    process: object = column.type.dialect_impl(sqlite.dialect()).result_processor(sqlite.dialect(), None)
+    return process(value) if callable(process) else value
 
 
 def batched(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -328,9 +329,7 @@ def report(
             f"{name:<12}{counts.rows:>7}{counts.sealed:>9}{counts.nulls:>7}{counts.already:>9}{counts.verified:>17}"
         )
     size = migration.database.stat().st_size
-    print(
-        f"looked for {len(migration.searched)} different values of these columns in the file's {size:,} bytes:"
-    )
+    print(f"looked for {len(migration.searched)} different values of these columns in {size:,} bytes:")
     print(f"  {len(unexplained)} are left behind")
     print(f"  {len(explained)} stand in columns that were not named, exactly as often as the file has them")
     print(f"  {len(migration.short)} more are shorter than {SHORTEST} bytes, which chance alone would find")

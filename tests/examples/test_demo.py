@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_demo_shows_values_finds_none_in_the_file_and_shreds(tmp_path: Path) -> None:
-    """It runs from start to end, the file holds no plaintext, and what was shredded is gone from what is read."""
+    """It runs to its end, the file holds no plaintext, and what was shredded is read no more."""
     environment = os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "160", "NO_COLOR": "1"}
     done = subprocess.run(
         [sys.executable, EXAMPLES / "demo.py"],

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -49,8 +50,8 @@ def shop(tmp_path: Path) -> Path:
     LocalKMS.create(tmp_path / "root.keys")
     with sqlite3.connect(tmp_path / "shop.db") as connection:
         connection.execute(
-            "CREATE TABLE people (id INTEGER PRIMARY KEY, shop TEXT, name TEXT, phone VARCHAR(30), born DATETIME, "
-            "note TEXT, photo BLOB)"
+            "CREATE TABLE people (id INTEGER PRIMARY KEY, shop TEXT, name TEXT, phone VARCHAR(30), "
+            "born DATETIME, note TEXT, photo BLOB)"
         )
         connection.executemany(
             "INSERT INTO people VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -78,13 +79,13 @@ def run(shop: Path) -> Run:
     """The script, as an operator starts it, in the shop's folder."""
 
     def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, SCRIPT, *(arguments or ("shop.db", "columns.toml"))]
+        command = [sys.executable, str(SCRIPT), *(arguments or ("shop.db", "columns.toml"))]
         return subprocess.run(command, cwd=shop, capture_output=True, text=True, check=False, timeout=120)
 
     return start
 
 
-def rows(database: Path) -> list[tuple[object, ...]]:
+def rows(database: Path) -> list[tuple[Any, ...]]:
     """The table as it lies in the file."""
     connection = sqlite3.connect(database)
     try:
@@ -105,7 +106,7 @@ def script() -> ModuleType:
 
 
 def test_every_value_reads_back_and_no_plaintext_is_left(shop: Path, run: Run) -> None:
-    """Values are sealed in place under their row's tenant and subject, and the file's bytes hold none of them."""
+    """Values are sealed in place under their row's own keys, and the file's bytes hold none of them."""
     before = rows(shop / "shop.db")
 
     done = run()
@@ -143,13 +144,11 @@ def test_it_is_safe_to_repeat(shop: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("after", [0.4, 0.8, 1.2, 1.6])
-def test_a_kill_leaves_the_old_rows_or_the_new_and_a_second_run_completes(
-    shop: Path, run: Run, after: float
-) -> None:
-    """SIGKILL in mid-work never leaves a half-encrypted table, and a second run completes the work."""
+def test_a_kill_leaves_the_old_rows_or_the_new(shop: Path, run: Run, after: float) -> None:
+    """SIGKILL in mid-work never leaves half a table encrypted; a second run completes it."""
     before = rows(shop / "shop.db")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, SCRIPT, "shop.db", "columns.toml"], cwd=shop, **quiet)
+    command = [sys.executable, str(SCRIPT), "shop.db", "columns.toml"]
+    process = subprocess.Popen(command, cwd=shop, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -162,7 +161,7 @@ def test_a_kill_leaves_the_old_rows_or_the_new_and_a_second_run_completes(
 
 
 def test_what_is_left_behind_is_found(shop: Path) -> None:
-    """The search that proves the outcome does find plaintext, such as a copy in a column that nobody named."""
+    """The search that proves the outcome finds plaintext where there is some."""
     module = script()
     with Vault.open(shop / "fieldvault.toml") as vault:
         migration = module.Migration(shop / "shop.db", module.described(shop / "columns.toml"), vault)

@@ -1,0 +1,88 @@
+"""``python -m benchmarks``: measure, print the tables, and write the same as JSON."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.keys import herd_rows, page_rows, round_robin_rows, shred_rows
+from benchmarks.memory import memory_rows
+from benchmarks.orm import orm_rows
+from benchmarks.report import Row, as_document, machine, print_report
+from benchmarks.values import value_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is measured: numbers of rounds, calls, rows, processes and keys."""
+
+    rounds: int = 400
+    calls: int = 300
+    orm_rows: int = 10_000
+    orm_processes: int = 9
+    tenants: int = 10_000
+    turns: int = 40
+    callers: int = 64
+    delay: float = 0.05
+    subjects: int = 1_000
+    shred_sizes: tuple[int, ...] = (1_000, 100_000)
+    keys: int = 10_000
+
+
+QUICK = Extent(
+    rounds=2,
+    calls=5,
+    orm_rows=20,
+    orm_processes=1,
+    tenants=10,
+    turns=2,
+    callers=8,
+    delay=0.01,
+    subjects=10,
+    shred_sizes=(5, 50),
+    keys=20,
+)
+"""Shows that everything runs. Its figures mean nothing."""
+
+MILLION = 1_000_000
+
+
+def measured(extent: Extent) -> Iterator[Row]:
+    """Every row of the report, as it is measured."""
+    yield from value_rows(rounds=extent.rounds, calls=extent.calls)
+    yield from orm_rows(rows=extent.orm_rows, processes=extent.orm_processes)
+    yield from round_robin_rows(tenants=extent.tenants, rounds=extent.turns)
+    yield from herd_rows(callers=extent.callers, delay=extent.delay)
+    yield from page_rows(subjects=extent.subjects)
+    yield from shred_rows(sizes=extent.shred_sizes)
+    yield from memory_rows(keys=extent.keys)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE", help="where JSON goes")
+    parser.add_argument("--quick", action="store_true", help="tiny counts, to see that everything runs")
+    parser.add_argument("--million", action="store_true", help="also shred a tenant with 1,000,000 subjects")
+    options = parser.parse_args(arguments)
+    extent = QUICK if options.quick else Extent()
+    if options.million:
+        extent = Extent(shred_sizes=(*extent.shred_sizes, MILLION))
+    rows: list[Row] = []
+    console = Console(stderr=True)
+    with console.status("measuring") as status:
+        for row in measured(extent):
+            rows.append(row)
+            status.update(f"measured: {row.section}")
+    ran_on = machine()
+    print_report(rows, ran_on)
+    options.json.write_text(as_document(rows, ran_on), encoding="utf-8")
+    print(f"\nThe same as JSON: {options.json}")
+
+
+if __name__ == "__main__":
+    main()

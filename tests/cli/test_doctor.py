@@ -1,0 +1,303 @@
+"""``fieldvault doctor`` finds what is wrong and says what to do."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldvault.kms import LocalKMS
+from tests.cli.calling import Answer, call, give_keys, give_subject_keys, records
+
+
+@pytest.fixture
+def shop(vault_folder: Path) -> Path:
+    """Two tenants with keys, one with subjects."""
+    give_keys("acme", "other")
+    give_subject_keys("acme", "ann", "bob")
+    return vault_folder
+
+
+def found(answer: Answer) -> dict[str, dict[str, Any]]:
+    """Return the checks by name."""
+    return {check["check"]: check for check in answer.document["checks"]}
+
+
+def levels(answer: Answer) -> dict[str, str]:
+    """Return how each check ended."""
+    return {name: check["level"] for name, check in found(answer).items()}
+
+
+def change(folder: Path, statement: str, *values: object) -> None:
+    """Change the key store's database behind the vault's back."""
+    with closing(sqlite3.connect(folder / "keys.db")) as database:
+        assert database.execute(statement, values).rowcount > 0
+        database.commit()
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_healthy_vault_is_ok_in_every_line() -> None:
+    """Seven checks, each a line, exit code 0."""
+    answer = call("doctor", "--json")
+    assert answer.code == 0
+    assert answer.document["healthy"] is True
+    assert levels(answer) == dict.fromkeys(
+        ["configuration", "root-key file", "KMS", "key store", "keys", "key use and age", "erasure bound"], "ok"
+    )
+    assert found(answer)["keys"]["detail"] == "all 5 unwrap and match their key ids"
+    lines = call("doctor").out.splitlines()
+    assert len(lines) == 7
+    assert all(line.startswith("ok ") for line in lines)
+
+
+def test_a_root_key_file_that_others_read_is_a_problem(shop: Path) -> None:
+    """The vault refuses it, and the key store is looked at all the same."""
+    (shop / "root.keys").chmod(0o640)
+    answer = call("doctor", "--json")
+    assert (answer.code, answer.document["healthy"]) == (1, False)
+    assert levels(answer) == {
+        "configuration": "ok",
+        "root-key file": "problem",
+        "KMS": "problem",
+        "key store": "ok",
+        "keys": "skipped",
+    }
+    assert found(answer)["root-key file"]["remedy"] == "chmod 600 root.keys"
+    assert "chmod 600 root.keys" in call("doctor").out
+
+
+def test_a_root_key_file_of_someone_else_is_a_problem(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless root asks, who may look after anyone's vault."""
+    owner = (shop / "root.keys").stat().st_uid
+    monkeypatch.setattr("os.geteuid", lambda: owner + 2**30)
+    check = found(call("doctor", "--json"))["root-key file"]
+    assert check["level"] == "problem"
+    assert f"uid {owner + 2**30}" in check["remedy"]
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert found(call("doctor", "--json"))["root-key file"]["level"] == "ok"
+
+
+def test_a_folder_where_anyone_may_replace_the_root_keys_is_a_problem(shop: Path) -> None:
+    """Mode 0600 of a file says nothing about its name."""
+    shop.chmod(0o777)
+    assert found(call("doctor", "--json"))["root-key file"]["level"] == "problem"
+    shop.chmod(0o1777)
+    assert found(call("doctor", "--json"))["root-key file"]["level"] == "ok"
+
+
+def test_a_passphrase_file_that_others_read_is_a_problem(folder: Path) -> None:
+    """It opens the root-key file."""
+    (folder / "words").write_text("correct horse\n")
+    (folder / "words").chmod(0o644)
+    assert call("init", "--passphrase-file", "words").code == 0
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert found(answer)["root-key file"]["remedy"] == "chmod 600 words"
+    (folder / "words").chmod(0o600)
+    assert call("doctor").code == 0
+
+
+@pytest.mark.parametrize("what", ["missing", "a folder"])
+def test_no_root_key_file_is_a_problem(shop: Path, what: str) -> None:
+    """The remedy is its backup: nothing else opens the keys."""
+    (shop / "root.keys").unlink()
+    if what == "a folder":
+        (shop / "root.keys").mkdir(mode=0o700)
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert "backup" in found(answer)["root-key file"]["remedy"]
+    assert levels(answer)["KMS"] == "problem"
+    assert levels(answer)["configuration"] == levels(answer)["key store"] == "ok"
+
+
+def test_another_root_key_file_opens_no_key(shop: Path) -> None:
+    """Each key is named with what it met."""
+    (shop / "root.keys").unlink()
+    LocalKMS.create(shop / "root.keys").close()
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert levels(answer) | {"keys": "problem"} == levels(answer)
+    named = " ".join(found(answer)["keys"]["items"])
+    everyone = [*records("acme"), *records("other")]
+    assert all(record.key_id.hex() in named for record in everyone)
+    assert found(answer)["keys"]["detail"].startswith(f"{len(everyone)} of {len(everyone)} keys")
+
+
+@pytest.mark.parametrize("subject", ["", "ann"])
+@pytest.mark.parametrize("state", ["active", "retired"])
+def test_a_damaged_key_is_found_and_named(shop: Path, subject: str, state: str) -> None:
+    """A tenant's or a subject's; a retired one too, for what it sealed is still to be read."""
+    assert call("rotate", "acme", *(("--subject", subject) if subject else ())).code == 0
+    broken = next(
+        each for each in records("acme") if (each.subject or "", each.purpose, each.state) == (subject, "data", state)
+    )
+    change(shop, "UPDATE fieldvault_keys SET wrapped = zeroblob(53) WHERE key_id = ?", broken.key_id)
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    (item,) = found(answer)["keys"]["items"]
+    assert broken.key_id.hex() in item
+    assert "acme" in item
+    assert item in call("doctor").out
+
+
+def test_keys_that_were_swapped_are_found(shop: Path) -> None:
+    """Each unwraps to a key, but not to the one that its record names."""
+    first, second = (next(each for each in records(name) if not each.subject) for name in ("acme", "other"))
+    change(shop, "UPDATE fieldvault_keys SET wrapped = ? WHERE key_id = ?", second.wrapped, first.key_id)
+    (item,) = found(call("doctor", "--json"))["keys"]["items"]
+    assert first.key_id.hex() in item
+
+
+@pytest.mark.parametrize("purpose", ["data", "wrap"])
+def test_a_key_without_its_wrapped_form_is_found(shop: Path, purpose: str) -> None:
+    """And with a wrap key the subjects' keys beneath it."""
+    change(
+        shop,
+        "UPDATE fieldvault_keys SET wrapped = NULL WHERE tenant = 'acme' AND subject = '' AND purpose = ?",
+        purpose,
+    )
+    assert len(found(call("doctor", "--json"))["keys"]["items"]) == (1 if purpose == "data" else 3)
+
+
+def test_a_lost_wrap_key_is_found_by_what_it_wraps(shop: Path) -> None:
+    """Its row is gone, as after a restore of half a table."""
+    change(shop, "DELETE FROM fieldvault_keys WHERE tenant = 'acme' AND purpose = 'wrap'")
+    items = found(call("doctor", "--json"))["keys"]["items"]
+    assert len(items) == 2
+    assert all("wraps it is missing" in item for item in items)
+
+
+@pytest.mark.usefixtures("shop")
+def test_what_was_shredded_is_no_problem() -> None:
+    """Neither destroyed keys nor those of a shredded tenant's subjects are tried."""
+    assert call("shred", "acme", "--subject", "ann", "--yes", "--reason", "r").code == 0
+    assert found(call("doctor", "--json"))["keys"]["detail"].startswith("all 4 ")
+    assert call("shred", "acme", "--yes", "--reason", "r").code == 0
+    answer = call("doctor", "--json")
+    assert answer.code == 0
+    assert found(answer)["keys"]["detail"].startswith("all 1 ")
+
+
+def test_many_problems_are_counted_and_some_shown(shop: Path) -> None:
+    """A person sees ten; the document has them all."""
+    give_keys(*(f"t{number:02}" for number in range(20)))
+    change(shop, "UPDATE fieldvault_keys SET wrapped = zeroblob(53) WHERE tenant LIKE 't%'")
+    assert len(found(call("doctor", "--json"))["keys"]["items"]) == 20
+    out = call("doctor").out
+    assert "and 10 more" in out
+    assert "t09" in out
+    assert "t10" not in out
+
+
+def test_keys_near_the_bound_are_a_warning(shop: Path) -> None:
+    """The vault rotates them by itself, so it is no problem."""
+    change(
+        shop,
+        "UPDATE fieldvault_keys SET uses = ? WHERE tenant = 'other'",
+        2**32 - 100,
+    )
+    answer = call("doctor", "--json")
+    assert (answer.code, answer.document["healthy"]) == (0, True)
+    check = found(answer)["key use and age"]
+    assert check["level"] == "warning"
+    assert check["items"][0].startswith("other, data v1")
+    assert "rotate" in check["remedy"]
+    assert call("rotate", "other").code == 0
+    assert levels(call("doctor", "--json"))["key use and age"] == "ok"
+
+
+def test_keys_near_their_age_are_a_warning(shop: Path) -> None:
+    """The age that the configuration sets."""
+    with (shop / "fieldvault.toml").open("a") as file:
+        file.write("[rotation]\nmax_age_days = 10\n")
+    nine_days = int(9.5 * 86_400 * 1_000_000)
+    change(
+        shop,
+        "UPDATE fieldvault_keys SET created_at = created_at - ? WHERE tenant = 'other'",
+        nine_days,
+    )
+    (item,) = found(call("doctor", "--json"))["key use and age"]["items"]
+    assert item.startswith("other, data v1")
+    assert item.endswith("9 of 10 days old")
+
+
+def test_the_erasure_bound_is_the_longest_that_anyone_declared(shop: Path) -> None:
+    """Also that of a process with another configuration."""
+    assert "up to 90 s" in found(call("doctor", "--json"))["erasure bound"]["detail"]
+    with (shop / "fieldvault.toml").open("a") as file:
+        file.write("[cache]\nlease = 300\n")
+    assert "lease 300 s and grace 60 s" in found(call("doctor", "--json"))["erasure bound"]["detail"]
+    text = (shop / "fieldvault.toml").read_text()
+    (shop / "fieldvault.toml").write_text(text.replace("300", "5"))
+    detail = found(call("doctor", "--json"))["erasure bound"]["detail"]
+    assert "up to 360 s" in detail
+    assert "this configuration allows 65 s" in detail
+
+
+def test_a_broken_configuration_is_the_problem_and_the_backends_are_still_tried(shop: Path) -> None:
+    """One mistake does not hide the rest."""
+    with (shop / "fieldvault.toml").open("a") as file:
+        file.write("[cache]\nlaese = 3\n")
+    (shop / "root.keys").chmod(0o644)
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert levels(answer) == {
+        "configuration": "problem",
+        "root-key file": "problem",
+        "KMS": "problem",
+        "key store": "ok",
+        "keys": "skipped",
+    }
+    assert "line 11" in found(answer)["configuration"]["detail"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[kms]\ntype = 'no such'\n[key_store]\ntype = 'sql'\nurl = 'sqlite:///keys.db'\n", "[kms\n", "kms = 3\n", ""],
+)
+def test_a_configuration_that_cannot_be_read_is_a_problem(shop: Path, text: str) -> None:
+    """Whatever is wrong with it, the answer is a document and no traceback."""
+    (shop / "fieldvault.toml").write_text(text)
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert levels(answer)["configuration"] == "problem"
+
+
+@pytest.mark.usefixtures("folder")
+def test_no_configuration_is_a_problem_with_a_way_out() -> None:
+    """Nothing else is tried."""
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert levels(answer) == {"configuration": "problem", "keys": "skipped"}
+    assert found(answer)["configuration"]["remedy"] == "fieldvault init --config fieldvault.toml"
+
+
+def test_a_lost_key_store_is_a_problem_and_is_not_made_anew(shop: Path) -> None:
+    """The KMS is fine, and that is said."""
+    (shop / "keys.db").unlink()
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert levels(answer)["key store"] == "problem"
+    assert levels(answer)["KMS"] == "ok"
+    assert not (shop / "keys.db").exists()
+
+
+def test_a_key_store_of_a_newer_release_is_a_problem(shop: Path) -> None:
+    """Its schema is not this release's to read."""
+    change(shop, "UPDATE fieldvault_meta SET value = 99 WHERE name = 'schema_version'")
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert "99" in found(answer)["key store"]["detail"]
+
+
+def test_a_key_store_that_fails_on_the_way_is_a_problem(shop: Path) -> None:
+    """The keys that were tried until then are counted; the other checks go on."""
+    change(shop, "UPDATE fieldvault_keys SET state = 'nonsense' WHERE tenant = 'other'")
+    with closing(sqlite3.connect(shop / "keys.db")) as database:
+        database.execute("ALTER TABLE fieldvault_keys RENAME COLUMN purpose TO lost")
+        database.commit()
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert levels(answer)["keys"] == "problem"
+    assert levels(answer)["erasure bound"] == "ok"
