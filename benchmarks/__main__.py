@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +24,7 @@ class Extent:
     calls: int = 300
     orm_rows: int = 10_000
     orm_processes: int = 9
+    orm_collectors: tuple[str, ...] = ("off", "on")
     tenants: int = 10_000
     turns: int = 40
     callers: int = 64
@@ -38,6 +39,7 @@ QUICK = Extent(
     calls=5,
     orm_rows=20,
     orm_processes=1,
+    orm_collectors=("off",),
     tenants=10,
     turns=2,
     callers=8,
@@ -54,7 +56,9 @@ MILLION = 1_000_000
 def measured(extent: Extent) -> Iterator[Row]:
     """Every row of the report, as it is measured."""
     yield from value_rows(rounds=extent.rounds, calls=extent.calls)
-    yield from orm_rows(rows=extent.orm_rows, processes=extent.orm_processes)
+    yield from orm_rows(
+        rows=extent.orm_rows, processes=extent.orm_processes, collectors=extent.orm_collectors
+    )
     yield from round_robin_rows(tenants=extent.tenants, rounds=extent.turns)
     yield from herd_rows(callers=extent.callers, delay=extent.delay)
     yield from page_rows(subjects=extent.subjects)
@@ -65,13 +69,15 @@ def measured(extent: Extent) -> Iterator[Row]:
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE", help="where JSON goes")
+    parser.add_argument(
+        "--json", type=Path, default=Path("bench.json"), metavar="FILE", help="where JSON goes"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny counts, to see that everything runs")
     parser.add_argument("--million", action="store_true", help="also shred a tenant with 1,000,000 subjects")
     options = parser.parse_args(arguments)
     extent = QUICK if options.quick else Extent()
     if options.million:
-        extent = Extent(shred_sizes=(*extent.shred_sizes, MILLION))
+        extent = replace(extent, shred_sizes=(*extent.shred_sizes, MILLION))
     rows: list[Row] = []
     console = Console(stderr=True)
     with console.status("measuring") as status:

@@ -46,7 +46,7 @@ def round_robin_rows(*, tenants: int, rounds: int) -> Iterator[Row]:
 
 
 def herd_rows(*, callers: int, delay: float) -> Iterator[Row]:
-    """Many threads, then as many tasks, that meet one cold key at once; a KMS call takes ``delay`` seconds."""
+    """Many threads, then as many tasks, meet one cold key at once; a KMS call takes ``delay`` seconds."""
     with world() as made:
         with made.vault() as vault:
             blob = vault.encrypt(TEXT, field=FIELD, tenant=TENANT)
@@ -70,7 +70,7 @@ def page_rows(*, subjects: int) -> Iterator[Row]:
             _check(cold.decrypt_many(blobs, field=FIELD, tenant=TENANT), [TEXT] * subjects)
             took = perf_counter() - begun
         what = f"page of {subjects:,} values of {subjects:,} subjects"
-        yield Row("Cold caches", what, statements.count, "key-store queries", 1, f"{took * 1e3:.0f} ms")
+        yield Row("Cold caches", what, statements.count, "key-store statements", 1, f"{took * 1e3:.0f} ms")
         yield Row("Cold caches", what, kms.calls, "KMS calls", 1)
 
 
@@ -149,7 +149,9 @@ def _threads(vault: Vault, blob: bytes, callers: int) -> list[Any]:
 
 def _tasks(vault: Vault, blob: bytes, callers: int) -> list[Any]:
     async def meet() -> list[Any]:
-        return await asyncio.gather(*(vault.adecrypt(blob, field=FIELD, tenant=TENANT) for _ in range(callers)))
+        return await asyncio.gather(
+            *(vault.adecrypt(blob, field=FIELD, tenant=TENANT) for _ in range(callers))
+        )
 
     return asyncio.run(meet())
 

@@ -1,7 +1,8 @@
 """What a cached key costs in memory: a fresh process, many warm tenants, two ways to look.
 
-As a program it is that process: ``python -m benchmarks.memory FOLDER KEYS WAY`` opens one value of each tenant of
-the world in FOLDER and prints the bytes that all of it has added. The way ``cipher`` only makes as many ciphers.
+As a program it is that process: ``python -m benchmarks.memory FOLDER KEYS WAY`` opens one value of each
+tenant of the world in FOLDER and prints the bytes that all of it has added. The way ``cipher`` only makes as
+many cipher objects.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def memory_rows(*, keys: int) -> Iterator[Row]:
             done = subprocess.run(  # noqa: S603 - this very program
                 [sys.executable, "-m", "benchmarks.memory", name, str(keys), way],
                 check=True,
-                capture_output=True,
+                stdout=subprocess.PIPE,
                 text=True,
             )
             yield Row(f"Memory of {keys:,} keys", what, round(int(done.stdout) / keys), "bytes", budget)

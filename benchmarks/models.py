@@ -35,7 +35,7 @@ class Model:
 
 @contextmanager
 def _plaintext() -> Iterator[Model]:
-    yield _model(lambda: String())
+    yield _model(String)
 
 
 @contextmanager

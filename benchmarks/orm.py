@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import process_time_ns
 from typing import Any
 
@@ -33,12 +33,12 @@ SUBJECT, BASE, PLAIN = "fieldvault", "hand-written", "plaintext"
 BUDGET = 1.1
 
 
-def orm_rows(*, rows: int, processes: int) -> Iterator[Row]:
+def orm_rows(*, rows: int, processes: int, collectors: Sequence[str] = ("off", "on")) -> Iterator[Row]:
     """The rows for the ORM, from so many processes a variant and state of the collector, interleaved."""
     taken: dict[tuple[str, str, str], list[float]] = {}
     absent: dict[str, str] = {}
     for _ in range(processes):
-        for collector in ("off", "on"):
+        for collector in collectors:
             for variant in VARIANTS:
                 if variant in absent:
                     continue
@@ -49,7 +49,7 @@ def orm_rows(*, rows: int, processes: int) -> Iterator[Row]:
                     taken.setdefault((work, collector, variant), []).append(answer[work])
     for work, title in TITLES.items():
         section = title.format(rows=rows)
-        for collector in ("off", "on"):
+        for collector in collectors:
             samples = {
                 variant: Sample(tuple(taken[work, collector, variant]))
                 for variant in VARIANTS
@@ -78,7 +78,7 @@ def _in_fresh_process(variant: str, rows: int, collector: str) -> dict[str, Any]
     done = subprocess.run(  # noqa: S603 - this very program
         [sys.executable, "-m", "benchmarks.orm", variant, str(rows), collector],
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
     answer: dict[str, Any] = json.loads(done.stdout)

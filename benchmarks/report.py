@@ -18,6 +18,8 @@ from benchmarks.measure import Sample
 
 __all__ = ["Row", "as_document", "machine", "print_report", "ratio_row"]
 
+WIDTH = 120
+
 _PACKAGES = ("fieldvault", "cryptography", "sqlalchemy", "sqlalchemy-utils", "tink", "asherah")
 
 
@@ -41,7 +43,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the figure, as exact as it is printed, is within the budget; ``None`` without one of them."""
+        """Whether the figure, as exactly as it is printed, is within the budget, if there are both."""
         if self.figure is None or self.budget is None:
             return None
         return round(self.figure, 2) <= self.budget
@@ -91,6 +93,7 @@ def machine() -> dict[str, str]:
 def print_report(rows: Iterable[Row], ran_on: dict[str, str]) -> None:
     """Print the tables, one a section, and what they were measured on."""
     console = Console()
+    console.width = max(console.width, WIDTH)  # a pipe has no width, and the tables want this one
     sections: dict[str, list[Row]] = {}
     for row in rows:
         sections.setdefault(row.section, []).append(row)
@@ -119,7 +122,7 @@ def _table(section: str, rows: Iterable[Row]) -> Table:
         table.add_row(
             row.what,
             row.measured,
-            "not measured" if row.figure is None else f"{_number(row.figure)} {row.unit}",
+            "not measured" if row.figure is None else _figure(row.figure, row.unit),
             "" if row.quartiles is None else f"{row.quartiles[0]:.2f} to {row.quartiles[1]:.2f}",
             "" if row.budget is None else f"≤ {row.budget:g}",
             {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}[row.met],
@@ -127,8 +130,10 @@ def _table(section: str, rows: Iterable[Row]) -> Table:
     return table
 
 
-def _number(figure: float) -> str:
-    return f"{figure:,}" if isinstance(figure, int) else f"{figure:.2f}"
+def _figure(figure: float, unit: str) -> str:
+    if figure == 1 and isinstance(figure, int):
+        unit = unit.removesuffix("s")
+    return f"{figure:,} {unit}" if isinstance(figure, int) else f"{figure:.2f} {unit}"
 
 
 def _processor() -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from sqlalchemy.dialects import sqlite
 
 from benchmarks.measure import Call, interleaved

@@ -24,7 +24,7 @@ HOUR = 3_600.0
 
 
 class CountingKMS:
-    """A ``LocalKMS`` that counts requests; each takes ``delay`` seconds longer, as one over a network would."""
+    """A ``LocalKMS`` that counts requests, and makes each ``delay`` seconds longer, as a network would."""
 
     def __init__(self, kms: LocalKMS, delay: float = 0.0) -> None:
         self._kms = kms
@@ -78,7 +78,7 @@ class Statements:
 
 
 class World:
-    """A root-key file and a key store in a folder, made where they are missing; each ``vault`` starts cold."""
+    """A root-key file and a key store in a folder, made if missing; each ``vault`` starts cold."""
 
     def __init__(self, folder: Path) -> None:
         self._root = folder / "root.keys"

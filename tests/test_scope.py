@@ -85,7 +85,7 @@ def test_tasks_have_scopes_of_their_own(ambient: ContextVar[Scope]) -> None:
         return [*seen, ambient.get().tenant]
 
     async def both() -> list[list[str | None]]:
-        return await asyncio.gather(work("acme"), work("globex"))
+        return list(await asyncio.gather(work("acme"), work("globex")))
 
     assert asyncio.run(both()) == [["acme"] * 5 + [None], ["globex"] * 5 + [None]]
 

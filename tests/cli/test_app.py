@@ -26,7 +26,9 @@ def test_the_page_documents_every_command_and_every_exit_code() -> None:
     """docs/cli.md is where a script's author looks them up."""
     text = PAGE.read_text(encoding="utf-8")
     assert [f"fieldvault {name}" for name in COMMANDS if f"## fieldvault {name}" not in text] == []
-    assert [f"| {code} | {code.meaning}" for code in ExitCode if f"| {code} | {code.meaning}" not in text] == []
+    assert [
+        f"| {code} | {code.meaning}" for code in ExitCode if f"| {code} | {code.meaning}" not in text
+    ] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -46,7 +48,10 @@ def test_version_is_the_packages() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--config", "v/fieldvault.toml", "tenants", "--json"), ("--json", "tenants", "--config", "v/fieldvault.toml")],
+    [
+        ("--config", "v/fieldvault.toml", "tenants", "--json"),
+        ("--json", "tenants", "--config", "v/fieldvault.toml"),
+    ],
 )
 def test_global_options_stand_before_or_behind_the_command(folder: Path, arguments: tuple[str, ...]) -> None:
     """People type them where they think of them."""
@@ -103,7 +108,8 @@ def test_an_error_is_one_line_on_stderr(vault_folder: Path) -> None:
     assert (vault_folder / "keys.db").exists()
 
 
-def test_with_json_an_error_is_a_document_too(vault_folder: Path) -> None:
+@pytest.mark.usefixtures("vault_folder")
+def test_with_json_an_error_is_a_document_too() -> None:
     """Machines read stdout; the line on stderr stays for the log."""
     answer = call("keys", "nobody", "--json")
     assert answer.document == {
@@ -114,7 +120,6 @@ def test_with_json_an_error_is_a_document_too(vault_folder: Path) -> None:
         }
     }
     assert answer.err.startswith("Error: ")
-    assert vault_folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -142,14 +147,14 @@ def test_what_is_not_understood_ends_with_2(vault_folder: Path, arguments: tuple
     assert (vault_folder / "keys.db").read_bytes() == before
 
 
+@pytest.mark.usefixtures("vault_folder")
 @pytest.mark.parametrize("name", ["", "a\nb", "a\x1b[31mb", "x" * 256, "\udcff"])
-def test_names_that_cannot_be_are_not_understood(vault_folder: Path, name: str) -> None:
+def test_names_that_cannot_be_are_not_understood(name: str) -> None:
     """Refused before the vault is opened; bytes that are no UTF-8 come as surrogates."""
     answer = call("keys", name)
     assert answer.code == 2
     assert "a tenant " in answer.err
     assert "\x1b" not in answer.err
-    assert vault_folder.exists()
 
 
 def test_without_a_configuration_the_way_to_one_is_told(folder: Path) -> None:
@@ -183,7 +188,8 @@ def test_a_broken_configuration_names_the_line(vault_folder: Path) -> None:
     assert "laese" in answer.err
 
 
-def test_ctrl_c_has_its_own_code(vault_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("vault_folder")
+def test_ctrl_c_has_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """130, as shells have it, and a word in place of a traceback."""
 
     def interrupted(*_: object) -> None:
@@ -195,4 +201,3 @@ def test_ctrl_c_has_its_own_code(vault_folder: Path, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 130
     assert result.stderr == "Error: interrupted\n"
     assert '"exit_code": 130' in result.stdout
-    assert vault_folder.exists()

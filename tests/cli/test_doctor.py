@@ -43,7 +43,8 @@ def test_a_healthy_vault_is_ok_in_every_line() -> None:
     assert answer.code == 0
     assert answer.document["healthy"] is True
     assert levels(answer) == dict.fromkeys(
-        ["configuration", "root-key file", "KMS", "key store", "keys", "key use and age", "erasure bound"], "ok"
+        ["configuration", "root-key file", "KMS", "key store", "keys", "key use and age", "erasure bound"],
+        "ok",
     )
     assert found(answer)["keys"]["detail"] == "all 5 unwrap and match their key ids"
     lines = call("doctor").out.splitlines()
@@ -130,7 +131,9 @@ def test_a_damaged_key_is_found_and_named(shop: Path, subject: str, state: str) 
     """A tenant's or a subject's; a retired one too, for what it sealed is still to be read."""
     assert call("rotate", "acme", *(("--subject", subject) if subject else ())).code == 0
     broken = next(
-        each for each in records("acme") if (each.subject or "", each.purpose, each.state) == (subject, "data", state)
+        each
+        for each in records("acme")
+        if (each.subject or "", each.purpose, each.state) == (subject, "data", state)
     )
     change(shop, "UPDATE fieldvault_keys SET wrapped = zeroblob(53) WHERE key_id = ?", broken.key_id)
     answer = call("doctor", "--json")
@@ -254,7 +257,12 @@ def test_a_broken_configuration_is_the_problem_and_the_backends_are_still_tried(
 
 @pytest.mark.parametrize(
     "text",
-    ["[kms]\ntype = 'no such'\n[key_store]\ntype = 'sql'\nurl = 'sqlite:///keys.db'\n", "[kms\n", "kms = 3\n", ""],
+    [
+        "[kms]\ntype = 'no such'\n[key_store]\ntype = 'sql'\nurl = 'sqlite:///keys.db'\n",
+        "[kms\n",
+        "kms = 3\n",
+        "",
+    ],
 )
 def test_a_configuration_that_cannot_be_read_is_a_problem(shop: Path, text: str) -> None:
     """Whatever is wrong with it, the answer is a document and no traceback."""

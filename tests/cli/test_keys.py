@@ -29,7 +29,11 @@ def test_a_tenants_own_keys_come_without_its_subjects() -> None:
     """There may be a million of those."""
     own = [("", "data", 1, "retired"), ("", "data", 2, "active"), ("", "wrap", 1, "active")]
     assert listed("acme") == own
-    assert listed("acme", "--subjects") == [*own, ("[bob]", "data", 1, "active"), ("ann", "data", 1, "active")]
+    assert listed("acme", "--subjects") == [
+        *own,
+        ("[bob]", "data", 1, "active"),
+        ("ann", "data", 1, "active"),
+    ]
     assert listed("acme", "--subject", "ann") == [("ann", "data", 1, "active")]
 
 

@@ -40,7 +40,9 @@ def test_a_tenant_gets_a_new_key_and_reads_on() -> None:
     with Vault.open("fieldvault.toml") as vault:
         blob = vault.encrypt("x", field="a.b", tenant="acme")
     document = call("rotate", "acme", "--json").document
-    assert [(key["tenant"], key["version"], key["state"]) for key in document["rotated"]] == [("acme", 2, "active")]
+    assert [(key["tenant"], key["version"], key["state"]) for key in document["rotated"]] == [
+        ("acme", 2, "active")
+    ]
     assert versions("acme") == [(1, "retired"), (2, "active")]
     with Vault.open("fieldvault.toml") as vault:
         assert vault.decrypt(blob, field="a.b", tenant="acme") == "x"

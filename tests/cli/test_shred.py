@@ -52,7 +52,9 @@ def test_the_subjects_name_typed_destroys_its_keys() -> None:
 
 
 @pytest.mark.usefixtures("shop")
-@pytest.mark.parametrize("typed", ["", "\n", "y\n", "yes\n", "Acme\n", "acme \n", " acme\n", "ann\n", "acme\nacme"])
+@pytest.mark.parametrize(
+    "typed", ["", "\n", "y\n", "yes\n", "Acme\n", "acme \n", " acme\n", "ann\n", "acme\nacme"]
+)
 def test_anything_else_changes_nothing(typed: str) -> None:
     """Nor does the end of the input; `acme` in the second line comes too late."""
     answer = call("shred", "acme", *WHY, typed="x" + typed if typed.startswith("acme\n") else typed)

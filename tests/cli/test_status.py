@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
+import pytest
+
 from fieldvault import Vault
 from tests.cli.calling import call, give_keys, give_subject_keys, records
 
 
-def test_an_empty_vault_has_figures_too(vault_folder: Path) -> None:
+@pytest.mark.usefixtures("vault_folder")
+def test_an_empty_vault_has_figures_too() -> None:
     """Zeros, and no oldest key."""
     document = call("status", "--json").document
     assert document["tenants"] == document["shredded_tenants"] == 0
     assert document["oldest_active_key"] is None
     assert document["keys"] == {"active": 0, "retired": 0, "suspended": 0, "destroyed": 0}
-    assert vault_folder.exists()
 
 
-def test_tenants_subjects_and_keys_are_counted(vault_folder: Path) -> None:
+@pytest.mark.usefixtures("vault_folder")
+def test_tenants_subjects_and_keys_are_counted() -> None:
     """A shredded tenant takes its subjects' keys with it."""
     give_keys("acme", "gone", "held")
     give_subject_keys("acme", "ann", "bob")
@@ -32,7 +35,6 @@ def test_tenants_subjects_and_keys_are_counted(vault_folder: Path) -> None:
     assert document["keys"] == {"active": 3, "retired": 1, "suspended": 1, "destroyed": 4}
     oldest = min(each.created_at for each in records("acme") if each.state == "active")
     assert document["oldest_active_key"] == oldest.isoformat()
-    assert vault_folder.exists()
 
 
 def test_the_policies_are_those_of_the_configuration(vault_folder: Path) -> None:
@@ -47,11 +49,11 @@ def test_the_policies_are_those_of_the_configuration(vault_folder: Path) -> None
     assert "after 90 days" in out
 
 
-def test_backends_are_named(vault_folder: Path) -> None:
+@pytest.mark.usefixtures("vault_folder")
+def test_backends_are_named() -> None:
     """What was reached, in the backends' own words."""
     give_keys("acme")
     out = call("status").out
-    assert "root-key file root.keys" in out
-    assert "sqlite:///keys.db, 1 keys" in out
+    assert "root.keys" in out
+    assert "keys.db, 1 keys" in out
     assert "0 days ago" in out
-    assert vault_folder.exists()

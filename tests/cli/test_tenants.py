@@ -11,14 +11,15 @@ from fieldvault.kms import LocalKMS
 from tests.cli.calling import call, give_keys, give_subject_keys, records
 
 
-def test_nobody_has_a_key_at_first(vault_folder: Path) -> None:
+@pytest.mark.usefixtures("vault_folder")
+def test_nobody_has_a_key_at_first() -> None:
     """A person is told how keys come about; a machine gets an empty list."""
     assert "first value" in call("tenants").out
     assert call("tenants", "--json").document == {"tenants": []}
-    assert vault_folder.exists()
 
 
-def test_each_tenant_comes_with_its_state_and_data_key(vault_folder: Path) -> None:
+@pytest.mark.usefixtures("vault_folder")
+def test_each_tenant_comes_with_its_state_and_data_key() -> None:
     """Live, shredded, and one that only has subjects' keys."""
     give_keys("acme", "gone")
     give_subject_keys("subjects only", "ann")
@@ -34,17 +35,16 @@ def test_each_tenant_comes_with_its_state_and_data_key(vault_folder: Path) -> No
     lines = call("tenants").out.splitlines()
     assert [line.split()[0] for line in lines] == ["TENANT", "acme", "gone", "subjects"]
     assert "shredded" in lines[2]
-    assert vault_folder.exists()
 
 
-def test_a_suspended_data_key_shows(vault_folder: Path) -> None:
+@pytest.mark.usefixtures("vault_folder")
+def test_a_suspended_data_key_shows() -> None:
     """Suspension is easily forgotten."""
     give_keys("acme")
     with Vault.open("fieldvault.toml") as vault:
         vault.suspend(vault.keys("acme")[0].key_id)
     assert call("tenants", "--json").document["tenants"][0]["data_key"]["state"] == "suspended"
     assert "v1 suspended" in call("tenants").out
-    assert vault_folder.exists()
 
 
 @pytest.mark.parametrize("count", [499, 500, 1001])
@@ -60,7 +60,8 @@ def test_none_is_lost_between_batches(tmp_path: Path, count: int) -> None:
 HOSTILE = ["[red]shop[/red]", "茶庄 北京", "متجر", ":smile:", "evil\u202etxt", "a" * 255]
 
 
-def test_names_are_printed_as_they_are(vault_folder: Path) -> None:
+@pytest.mark.usefixtures("vault_folder")
+def test_names_are_printed_as_they_are() -> None:
     """No markup, no emoji code, nothing cut; what would turn the text around is spelled out."""
     give_keys(*HOSTILE)
     out = call("tenants").out
@@ -68,13 +69,11 @@ def test_names_are_printed_as_they_are(vault_folder: Path) -> None:
         assert name.replace("\u202e", "\\u202e") in out
     assert "\u202e" not in out
     assert {each["tenant"] for each in call("tenants", "--json").document["tenants"]} == set(HOSTILE)
-    assert vault_folder.exists()
 
 
+@pytest.mark.usefixtures("vault_folder")
 @pytest.mark.parametrize("columns", ["80", "40", "12"])
-def test_a_narrow_terminal_cuts_nothing(
-    vault_folder: Path, monkeypatch: pytest.MonkeyPatch, columns: str
-) -> None:
+def test_a_narrow_terminal_cuts_nothing(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     """Every character of names and key ids is there, and no line is wider than the terminal."""
     give_keys("茶庄北京", "acme")
     wide = call("keys", "acme").out.splitlines()[1].split()[0]
@@ -83,4 +82,3 @@ def test_a_narrow_terminal_cuts_nothing(
     assert wide in joined.replace("KEYID", "")
     assert all(letter in call("tenants").out for letter in "茶庄北京")
     assert max(map(len, call("keys", "acme").out.splitlines())) <= int(columns)
-    assert vault_folder.exists()

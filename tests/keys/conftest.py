@@ -1,10 +1,10 @@
 """A rig of a real local KMS and real key stores, memory and SQLite, for the tests of keys."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fieldvault.keys.protocols import KeyStore
 from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
 from fieldvault.kms import LocalKMS
 from fieldvault.testing.fakes import ManualClock
@@ -29,17 +29,19 @@ def memory_rig(local_kms: LocalKMS, clock: ManualClock) -> Rig:
     return Rig(local_kms, MemoryKeyStore(), clock)
 
 
+@pytest.fixture
+def sqlite_rig(local_kms: LocalKMS, clock: ManualClock, sqlite_url: str) -> Iterator[Rig]:
+    """Yield a rig with a key store in an SQLite file."""
+    store = SQLKeyStore(sqlite_url)
+    yield Rig(local_kms, store, clock)
+    store.close()
+
+
 @pytest.fixture(params=["memory", "sqlite"])
-def rig(
-    request: pytest.FixtureRequest, local_kms: LocalKMS, clock: ManualClock, tmp_path: Path
-) -> Rig:
+def rig(request: pytest.FixtureRequest) -> Rig:
     """Return a rig with each embedded key store in turn."""
-    store: KeyStore = MemoryKeyStore()
-    if request.param == "sqlite":
-        request.getfixturevalue("sqlite_url")
-        store = SQLKeyStore(f"sqlite:///{tmp_path / 'keys.db'}")
-        request.addfinalizer(store.close)
-    return Rig(local_kms, store, clock)
+    found: Rig = request.getfixturevalue(f"{request.param}_rig")
+    return found
 
 
 @pytest.fixture

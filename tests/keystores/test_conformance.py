@@ -23,6 +23,6 @@ class TestSQLKeyStore(KeyStoreConformance):
     """SQLite, PostgreSQL and MariaDB."""
 
     @pytest.fixture
-    def open_store(self, database_url: str) -> Callable[[], KeyStore]:
+    def open_store(self, emptied_url: str) -> Callable[[], KeyStore]:
         """Another store at the same URL."""
-        return lambda: SQLKeyStore(database_url)
+        return lambda: SQLKeyStore(emptied_url)

@@ -15,10 +15,11 @@ def main() -> int:
     try:
         from fieldvault.cli.app import run  # noqa: PLC0415 - without the extra there is still a plain word
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("click", "rich"):
             raise
         print(
-            f"Error: the command line needs {error.name}, which is not installed; "
+            f"Error: the command line needs {missing}, which is not installed; "
             "install it with: pip install 'fieldvault[cli]'",
             file=sys.stderr,
         )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from fieldvault.cli.opening import Opened, key_store_alone, kms_alone
+from fieldvault.cli.opening import Opened, Undescribed, key_store_alone, kms_alone
 from fieldvault.cli.verify import Verdict
 from fieldvault.errors import ConfigurationError, FieldVaultError
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
@@ -70,6 +70,8 @@ def unopened(config: Path, error: FieldVaultError) -> Iterator[Finding]:
     for name, open_alone in (("KMS", kms_alone), ("key store", key_store_alone)):
         try:
             backend = open_alone(config)
+        except Undescribed:
+            continue
         except FieldVaultError as alone:
             blamed = blamed or str(alone) == str(error)
             found.append(Finding(name, Level.PROBLEM, str(alone), _REMEDY[name]))

@@ -14,14 +14,23 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from fieldvault.config import read
-from fieldvault.errors import KeyStoreError
+from fieldvault.errors import ConfigurationError, KeyStoreError
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keystores.sql.engines import anchored
 from fieldvault.settings import Section, Source
 from fieldvault.vault import Vault
 
-__all__ = ["Opened", "database_file", "key_store_alone", "kms_alone", "opened", "require_database", "section"]
+__all__ = [
+    "Opened",
+    "Undescribed",
+    "database_file",
+    "key_store_alone",
+    "kms_alone",
+    "opened",
+    "require_database",
+    "section",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,10 @@ def opened(config: Path) -> Iterator[Opened]:
     arguments = read(config)
     with Vault(**arguments) as vault:
         yield Opened(vault, arguments["cache"], arguments["rotation"])
+
+
+class Undescribed(ConfigurationError):
+    """The configuration names no backend that could be opened: the mistake is its own."""
 
 
 def section(config: Path, name: Literal["kms", "key_store"]) -> Section:
@@ -90,9 +103,10 @@ def kms_alone(config: Path) -> KMS:
     """The configured KMS, whatever state the key store is in.
 
     Raises:
+        Undescribed: the configuration does not say which it is.
         ConfigurationError, KMSError: it cannot be opened.
     """
-    kms: KMS = _backend("fieldvault.kms", section(config, "kms"))
+    kms: KMS = _backend("fieldvault.kms", config, "kms")
     return kms
 
 
@@ -100,15 +114,19 @@ def key_store_alone(config: Path) -> KeyStore:
     """The configured key store, whatever state the KMS is in.
 
     Raises:
+        Undescribed: the configuration does not say which it is.
         ConfigurationError, KeyStoreError: it cannot be opened.
     """
     require_database(config)
-    key_store: KeyStore = _backend("fieldvault.key_stores", section(config, "key_store"))
+    key_store: KeyStore = _backend("fieldvault.key_stores", config, "key_store")
     return key_store
 
 
-def _backend(group: str, members: Section) -> Any:
-    name = members.text("type")
-    for point in entry_points(group=group, name=name):
-        return point.load().from_config(members)
-    raise members.error("type", f"is {name!r}, which is not installed")
+def _backend(group: str, config: Path, name: Literal["kms", "key_store"]) -> Any:
+    try:
+        members = section(config, name)
+        (point,) = entry_points(group=group, name=members.text("type"))
+        backend = point.load()
+    except (ConfigurationError, ValueError, ImportError) as error:
+        raise Undescribed(f"the section [{name}] names no backend that is installed") from error
+    return backend.from_config(members)

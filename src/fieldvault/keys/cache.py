@@ -76,7 +76,7 @@ class ValueKey:
 
 
 class CachedKey:
-    """An unwrapped data key with its record, until ``expires``.
+    """An unwrapped data key with its record, until ``expires``; ``loaded_at`` is when the KMS answered for it.
 
     ``value_keys`` has what was made of it, by suite number and type; they share the block of reserved
     messages, ``uses``. ``evicted`` says that the cache has it no longer, and so that no revocation reaches
@@ -98,12 +98,12 @@ class CachedKey:
     )
 
     def __init__(
-        self, record: KeyRecord, secret: Secret, *, loaded_at: float, ttl: float, vouched_until: float
+        self, record: KeyRecord, secret: Secret, *, loaded_at: float, expires: float, vouched_until: float
     ) -> None:
         self.record = record
         self.secret = secret
         self.loaded_at = loaded_at
-        self.expires = loaded_at + ttl
+        self.expires = expires
         self.vouched_until = vouched_until
         self.value_keys: dict[tuple[int, int], ValueKey] = {}
         self._functions: dict[int, tuple[Seal, Open]] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from fieldvault.errors import FieldVaultError, KeyShredded
 from fieldvault.keys.cache import CachedKey
@@ -16,6 +17,14 @@ from fieldvault.secret import Secret
 __all__ = ["KeyMaker"]
 
 FindActive = Callable[[Iterable[KeySlot]], dict[KeySlot, Outcome]]
+
+
+class _Made(NamedTuple):
+    """A key that is not stored yet, and the wrap key above it, if any."""
+
+    record: KeyRecord
+    secret: Secret
+    above: CachedKey | None
 
 
 class KeyMaker:
@@ -48,17 +57,17 @@ class KeyMaker:
         A slot that another process was first in is missing from the answer: read again.
         """
         outcome: dict[KeySlot, Outcome] = {}
-        wrappers = self._wrappers(slots)
-        made: dict[Addition, Secret] = {}
+        above = self._above(slots)
+        made: dict[Addition, _Made] = {}
         for slot in slots:
             try:
-                record, secret = self._make(slot, snapshot, wrappers)
+                new = self._make(slot, snapshot, above)
             except FieldVaultError as error:
                 outcome[slot] = error
             else:
-                made[Addition(record, None)] = secret
+                made[Addition(new.record, None)] = new
         for addition in self._add(list(made), outcome):
-            key = self._unwrapper.keep(addition.record, made[addition], snapshot, reserved=self._block)
+            key = self._keep(made[addition], snapshot)
             if key is not None:
                 outcome[addition.record.slot] = key
         return outcome
@@ -70,36 +79,40 @@ class KeyMaker:
             KeyShredded, KeySuspended: the scope, or the key that wraps it, is not to be had.
             KMSError, KeyStoreError: a backend failed.
         """
-        record, secret = self._make(slot, snapshot, self._wrappers([slot]))
-        if not self._store.add_active([Addition(record, former)]):
+        made = self._make(slot, snapshot, self._above([slot]))
+        if not self._store.add_active([Addition(made.record, former)]):
             return None
         # This very step touched the scope, so only what is read after it can vouch for the key.
         reading = self._lease.begin()
         after = self._store.current([slot])
         self._lease.observe(after.generation, reading)
-        stored = after.records.get(record.key_id)
+        stored = after.records.get(made.record.key_id)
         if stored is not None and stored.state is KeyState.ACTIVE:
-            self._unwrapper.keep(stored, secret, after, reserved=self._block)
-        return record
+            self._keep(made, after)
+        return made.record
 
-    def _wrappers(self, slots: Iterable[KeySlot]) -> dict[str, LocalWrapper | Exception]:
-        """What wraps the keys of subjects, by tenant."""
-        found = self._active(
-            {KeySlot(slot.tenant, None, Purpose.WRAP) for slot in slots if slot.subject is not None}
-        )
-        return {
-            slot.tenant: LocalWrapper(key.secret, key.record.key_id) if isinstance(key, CachedKey) else key
-            for slot, key in found.items()
-        }
+    def _above(self, slots: Iterable[KeySlot]) -> dict[str, Outcome]:
+        """The wrap keys for the keys of subjects, by tenant."""
+        wanted = {KeySlot(slot.tenant, None, Purpose.WRAP) for slot in slots if slot.subject is not None}
+        return {slot.tenant: key for slot, key in self._active(wanted).items()}
 
-    def _make(
-        self, slot: KeySlot, snapshot: Snapshot, wrappers: dict[str, LocalWrapper | Exception]
-    ) -> tuple[KeyRecord, Secret]:
-        wrapper = self._kms if slot.subject is None else wrappers[slot.tenant]
-        if isinstance(wrapper, Exception):
-            raise wrapper
+    def _make(self, slot: KeySlot, snapshot: Snapshot, above: Mapping[str, Outcome]) -> _Made:
+        wrapper: KMS | LocalWrapper = self._kms
+        wrap_key: CachedKey | None = None
+        if slot.subject is not None:
+            found = above[slot.tenant]
+            if isinstance(found, Exception):
+                raise found
+            wrap_key = found
+            wrapper = LocalWrapper(found.secret, found.record.key_id)
         versions = [record.version for record in snapshot.records.values() if record.slot == slot]
-        return new_record(slot, max(versions, default=0) + 1, wrapper, uses=self._block)
+        record, secret = new_record(slot, max(versions, default=0) + 1, wrapper, uses=self._block)
+        return _Made(record, secret, wrap_key)
+
+    def _keep(self, made: _Made, snapshot: Snapshot) -> CachedKey | None:
+        return self._unwrapper.keep(
+            made.record, made.secret, snapshot, above=made.above, reserved=self._block
+        )
 
     def _add(self, additions: list[Addition], outcome: dict[KeySlot, Outcome]) -> Iterable[Addition]:
         """Those additions that became active; a fenced scope's refusal goes to ``outcome``."""

@@ -97,13 +97,13 @@ def new_record(
     return record, key
 
 
-def checked(record: KeyRecord, key: bytes) -> Secret:
-    """``key`` as a secret, once its id is the record's.
+def checked(record: KeyRecord, key: object) -> Secret:
+    """``key`` as a secret, once it is one and its id is the record's.
 
     Raises:
         KMSError: the KMS answered with another key.
     """
-    if len(key) == KEY_SIZE:
+    if isinstance(key, bytes) and len(key) == KEY_SIZE:
         secret = Secret(key)
         if key_id_of(secret) == record.key_id:
             return secret

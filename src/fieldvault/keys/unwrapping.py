@@ -80,38 +80,43 @@ class Unwrapper:
             else:
                 outcome[key_id] = problem
         above = self._above(wrapped, snapshot)
-        wrappers = {
-            key_id: LocalWrapper(key.secret, key_id)
-            for key_id, key in above.items()
-            if isinstance(key, CachedKey)
-        }
+        wrappers: dict[bytes, LocalWrapper] = {}
         for record in wrapped:
             if record.parent is None:
                 outcome[record.key_id] = above[record.key_id]
-            elif record.parent in wrappers:
-                outcome[record.key_id] = self._open(wrappers[record.parent], record, snapshot)
-            else:
-                parent = above[record.parent]
-                outcome[record.key_id] = (
-                    self.failed(record, parent) if isinstance(parent, Exception) else None
-                )
+                continue
+            parent = above[record.parent]
+            if not isinstance(parent, CachedKey):
+                outcome[record.key_id] = self.failed(record, parent) if parent is not None else None
+                continue
+            if record.parent not in wrappers:
+                wrappers[record.parent] = LocalWrapper(parent.secret, record.parent)
+            outcome[record.key_id] = self._open(wrappers[record.parent], record, snapshot, parent)
         return outcome
 
     def keep(
-        self, record: KeyRecord, secret: Secret, snapshot: Snapshot, *, reserved: int = 0
+        self,
+        record: KeyRecord,
+        secret: Secret,
+        snapshot: Snapshot,
+        *,
+        above: CachedKey | None = None,
+        reserved: int = 0,
     ) -> CachedKey | None:
-        """Put a key into the cache.
+        """Put a key into the cache, with a block of ``reserved`` messages.
 
+        A key that the wrap key ``above`` opened is as old as that one: it cannot outlive the KMS's last word.
         ``None``, and nothing done, if its scope was touched since the snapshot that vouches for it.
         """
+        now = self._clock()
         with self._cache.lock:
             if not self._lease.vouches(record, snapshot.generation):
                 return None
             key = CachedKey(
                 record,
                 secret,
-                loaded_at=self._clock(),
-                ttl=self._policy.ttl,
+                loaded_at=now if above is None else above.loaded_at,
+                expires=now + self._policy.ttl if above is None else above.expires,
                 vouched_until=self._lease.until,
             )
             self._cache.put(key)
@@ -173,12 +178,14 @@ class Unwrapper:
             )
         return found
 
-    def _open(self, wrapper: LocalWrapper, record: KeyRecord, snapshot: Snapshot) -> Outcome | None:
+    def _open(
+        self, wrapper: LocalWrapper, record: KeyRecord, snapshot: Snapshot, above: CachedKey
+    ) -> Outcome | None:
         try:
             secret = wrapper.open(record)
         except KMSError as error:
             return self.failed(record, error)
-        return self.keep(record, secret, snapshot)
+        return self.keep(record, secret, snapshot, above=above)
 
 
 def _by_flight(

@@ -9,7 +9,16 @@ from dataclasses import replace
 
 from fieldvault.errors import KeyShredded
 from fieldvault.keys.protocols import Addition
-from fieldvault.keys.records import Change, Fence, KeyRecord, KeySlot, KeyState, Snapshot, check_transition
+from fieldvault.keys.records import (
+    Change,
+    Fence,
+    KeyRecord,
+    KeySlot,
+    KeyState,
+    Purpose,
+    Snapshot,
+    check_transition,
+)
 from fieldvault.settings import Section
 
 __all__ = ["MemoryKeyStore"]
@@ -25,7 +34,8 @@ class MemoryKeyStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keys: dict[bytes, KeyRecord] = {}
-        self._tenants: dict[str, None] = {}
+        self._slots: dict[KeySlot, list[bytes]] = {}
+        self._tenants: dict[str, list[KeySlot]] = {}
         self._fences: dict[tuple[str, str | None], Fence] = {}
         self._changes: list[Change] = []
         self._lease = 0.0
@@ -42,7 +52,7 @@ class MemoryKeyStore:
 
     def changes(self, since: int) -> Sequence[Change] | None:
         """See ``KeyStore.changes``."""
-        return self._changes[since:]
+        return self._changes[max(since, 0) :]
 
     def fetch(self, key_ids: Sequence[bytes]) -> Snapshot:
         """See ``KeyStore.fetch``."""
@@ -75,8 +85,7 @@ class MemoryKeyStore:
                 if replaces is not None:
                     self._keys[replaces] = replace(self._keys[replaces], state=KeyState.RETIRED)
                     self._changes.append(Change(record.tenant, record.subject))
-                self._keys[record.key_id] = record
-                self._tenants.setdefault(record.tenant)
+                self._put(record)
                 accepted.add(record.key_id)
             return accepted
 
@@ -120,12 +129,12 @@ class MemoryKeyStore:
         """See ``KeyStore.shred``."""
         with self._lock:
             scope = (fence.tenant, fence.subject)
-            own = [record for record in self._keys.values() if (record.tenant, record.subject) == scope]
+            own = self._of_scope(*scope)
             doomed = [record for record in own if record.state is not KeyState.DESTROYED]
             if doomed or scope not in self._fences:
                 self._changes.append(Change(*scope, whole_tenant=fence.subject is None))
             self._fences.setdefault(scope, fence)
-            self._tenants.setdefault(fence.tenant)
+            self._tenants.setdefault(fence.tenant, [])
             for record in doomed:
                 self._keys[record.key_id] = replace(record, state=KeyState.DESTROYED, wrapped=None)
             return [record.key_id for record in own]
@@ -137,12 +146,13 @@ class MemoryKeyStore:
 
     def keys(self, tenant: str, subject: str | None) -> Sequence[KeyRecord]:
         """See ``KeyStore.keys``."""
-        return [record for record in self.all_keys(tenant) if record.subject == subject]
+        with self._lock:
+            return self._of_scope(tenant, subject)
 
     def all_keys(self, tenant: str) -> Iterator[KeyRecord]:
         """See ``KeyStore.all_keys``."""
         with self._lock:
-            own = [record for record in self._keys.values() if record.tenant == tenant]
+            own = [record for slot in self._tenants.get(tenant, ()) for record in self._in(slot)]
         return iter(sorted(own, key=lambda record: (record.subject or "", record.purpose, record.version)))
 
     def tenants(self) -> Iterator[str]:
@@ -163,8 +173,18 @@ class MemoryKeyStore:
     def close(self) -> None:
         """See ``KeyStore.close``; the keys stay as long as the object."""
 
+    def _put(self, record: KeyRecord) -> None:
+        self._keys[record.key_id] = record
+        if record.slot not in self._slots:
+            self._slots[record.slot] = []
+            self._tenants.setdefault(record.tenant, []).append(record.slot)
+        self._slots[record.slot].append(record.key_id)
+
     def _in(self, slot: KeySlot) -> list[KeyRecord]:
-        return [record for record in self._keys.values() if record.slot == slot]
+        return [self._keys[key_id] for key_id in self._slots.get(slot, ())]
+
+    def _of_scope(self, tenant: str, subject: str | None) -> list[KeyRecord]:
+        return [record for purpose in Purpose for record in self._in(KeySlot(tenant, subject, purpose))]
 
     def _fence(self, tenant: str, subject: str | None) -> Fence | None:
         return self._fences.get((tenant, None)) or self._fences.get((tenant, subject))

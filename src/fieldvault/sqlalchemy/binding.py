@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy import Column, MetaData, Table
 
 from fieldvault.errors import ConfigurationError, ScopeRequired, TenantMismatch
+from fieldvault.scope import KeyScope
 from fieldvault.vault import Vault
 
 __all__ = ["Binding", "Owner", "RowScope", "binding_of", "encrypted_columns", "name_of", "note_column"]
@@ -21,28 +22,16 @@ Owner = tuple[str, str | None]
 """Tenant and subject."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RowScope:
-    """Where a table's rows have their scope, by the model's ``__vault__``: keys of the table's columns.
+    """Where a table's rows have their scope, by the model's ``__vault__``.
 
-    A key is ``None`` where ``__vault__`` leaves that part out. ``tenant_elsewhere`` and ``subject_elsewhere``
-    say that it is an attribute that another table of the model holds (joined inheritance).
+    A column of the table, or of another table of the model (joined inheritance); ``None`` where ``__vault__``
+    leaves that part out.
     """
 
-    tenant: str | None = None
-    subject: str | None = None
-    tenant_elsewhere: bool = False
-    subject_elsewhere: bool = False
-
-    @property
-    def names_tenant(self) -> bool:
-        """Whether each row says whose it is."""
-        return self.tenant is not None or self.tenant_elsewhere
-
-    @property
-    def names_subject(self) -> bool:
-        """Whether each row says whom it is about."""
-        return self.subject is not None or self.subject_elsewhere
+    tenant: Column[Any] | None = None
+    subject: Column[Any] | None = None
 
 
 class Binding:
@@ -53,7 +42,8 @@ class Binding:
 
     def __init__(self) -> None:
         self.current: Vault | None = None
-        self.scopes: WeakKeyDictionary[Table, RowScope] = WeakKeyDictionary()
+        # None: a model of the table leaves its rows to the ambient scope. Other tables are missing.
+        self.scopes: WeakKeyDictionary[Table, RowScope | None] = WeakKeyDictionary()
         self.bases: WeakSet[Any] = WeakSet()
 
     @property
@@ -69,7 +59,7 @@ class Binding:
             )
         return self.current
 
-    def scope_of_row(self, scope: RowScope | None, tenant: Any, subject: Any, table: str) -> Owner:
+    def scope_of_row(self, scope: RowScope | KeyScope | None, tenant: Any, subject: Any, table: str) -> Owner:
         """A row's tenant and subject as names, checked against the ambient scope.
 
         ``tenant`` and ``subject`` are what the row holds where ``scope`` says that it does.
@@ -79,7 +69,7 @@ class Binding:
             TenantMismatch: the row is another tenant's than the ambient scope.
         """
         ambient = self.vault.ambient.get()
-        if scope is None or not scope.names_tenant:
+        if scope is None or scope.tenant is None:
             owner = self.ambient_tenant(table)
         else:
             owner = name_of(tenant, f"the tenant of a row of {table}")
@@ -89,7 +79,9 @@ class Binding:
                 )
         if scope is None:
             return owner, ambient.subject
-        return owner, name_of(subject, f"the subject of a row of {table}") if scope.names_subject else None
+        if scope.subject is None:
+            return owner, None
+        return owner, name_of(subject, f"the subject of a row of {table}")
 
     def ambient_scope(self, scope: RowScope | None, table: str) -> Owner:
         """Tenant and subject of a value whose row is not known: the ambient ones.
@@ -100,17 +92,17 @@ class Binding:
         ambient = self.vault.ambient.get()
         if scope is None:
             return self.ambient_tenant(table), ambient.subject
-        if scope.names_tenant and ambient.tenant is None:
+        if scope.tenant is not None and ambient.tenant is None:
             raise ScopeRequired(
                 f"this statement does not say to which row of {table} a value belongs: "
                 "work inside vault.scope(tenant=…), or change the loaded object and flush it"
             )
-        if scope.names_subject and ambient.subject is None:
+        if scope.subject is not None and ambient.subject is None:
             raise ScopeRequired(
                 f"this statement does not say to which row of {table} a value belongs: "
                 "work inside vault.scope(subject=…), or change the loaded object and flush it"
             )
-        return self.ambient_tenant(table), ambient.subject if scope.names_subject else None
+        return self.ambient_tenant(table), None if scope.subject is None else ambient.subject
 
     def ambient_tenant(self, table: str) -> str:
         """The tenant of the ambient scope, or the vault's default.

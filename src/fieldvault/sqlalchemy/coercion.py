@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum as PythonEnum
 from typing import Any
 
 from sqlalchemy import types as sql
@@ -79,12 +78,19 @@ def _text(value: str) -> str:
 
 
 def _json(value: Any) -> Any:
-    if value is sql.JSON.NULL:
-        raise _Refused
-    return value
+    # Subclasses of dict and list are how applications see changes within a value (sqlalchemy.ext.mutable).
+    if isinstance(value, dict):
+        return value if type(value) is dict else dict(value)
+    if isinstance(value, list | tuple):
+        return value if type(value) is list else list(value)
+    if isinstance(value, str):
+        return _text(value)
+    if type(value) in (int, float, bool):
+        return value
+    raise _Refused
 
 
-def _numeric(type_: sql.Numeric[Any]) -> Coercion:
+def _numeric(type_: Any) -> Coercion:
     if type_.asdecimal:
         return Coercion(_exactly(Decimal, int, float, convert=_decimal))
     return Coercion(_exactly(float, int, Decimal))
@@ -96,15 +102,25 @@ def _uuid(type_: sql.Uuid[Any]) -> Coercion:
 
 def _enum(type_: sql.Enum) -> Coercion:
     cls = type_.enum_class
-    names = frozenset(cls.__members__ if cls is not None else type_.enums)
+    members = {} if cls is None else cls.__members__
+    names: dict[Any, str] = {name: name for name in members or type_.enums}
+    for member in members.values():
+        # Also by what equals a member, as the stock type takes it; a name comes first.
+        names.setdefault(member, member.name)
 
     def into(value: Any) -> str:
-        name = value.name if isinstance(value, PythonEnum) and isinstance(value, cls or ()) else value
-        if isinstance(name, str) and str(name) in names:
-            return _text(name)
-        raise _Refused
+        name = names[value.name if cls is not None and isinstance(value, cls) else value]
+        return _text(name)
 
-    return Coercion(into, None if cls is None else cls.__getitem__)
+    def out(name: Any) -> Any:
+        member = members.get(name)
+        if member is None:
+            raise UnsupportedValue(
+                f"the enumeration {type_.name or cls} no longer has the member that was stored: keep old members"
+            )
+        return member
+
+    return Coercion(into, None if cls is None else out)
 
 
 # The first that fits decides: an Enum is a String to SQLAlchemy, a Float a Numeric.
@@ -114,6 +130,7 @@ _FAMILIES: tuple[tuple[type[sql.TypeEngine[Any]], Callable[[Any], Coercion]], ..
     (sql.String, lambda _: Coercion(_exactly(str, convert=_text), as_is=str)),
     (sql.Boolean, lambda _: Coercion(_boolean)),
     (sql.Integer, lambda _: Coercion(_exactly(int))),
+    (sql.Float, _numeric),
     (sql.Numeric, _numeric),
     (sql.DateTime, lambda _: Coercion(_exactly(datetime))),
     (sql.Date, lambda _: Coercion(_date)),

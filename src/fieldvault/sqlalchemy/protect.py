@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine, Table, event
-from sqlalchemy.orm import DeclarativeBase, Mapper
+from sqlalchemy import Column, Engine, Table, event
+from sqlalchemy.orm import DeclarativeBase, Mapper, Session
 
 from fieldvault.errors import ConfigurationError
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy import flush
-from fieldvault.sqlalchemy.binding import Binding, RowScope, binding_of, encrypted_columns
+from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_columns
 from fieldvault.sqlalchemy.results import check_rows
 from fieldvault.sqlalchemy.statements import carry_rows
+from fieldvault.sqlalchemy.types import Encrypted
 from fieldvault.vault import Vault
 
 __all__ = ["protect"]
@@ -21,11 +22,12 @@ __all__ = ["protect"]
 def protect(base: type[DeclarativeBase], vault: Vault) -> None:
     """Bind the models of a declarative base, those defined later too, to a vault; again: rebinds them.
 
-    What it keeps is kept with the base's metadata. It adds listeners to SQLAlchemy's ``Engine`` class, which
-    hold nothing and pass over statements of unprotected tables.
+    What it keeps is kept with the base's metadata. It adds listeners to SQLAlchemy's ``Engine`` and
+    ``Session`` classes, which hold nothing and pass over what is not protected.
 
-    Raises: ConfigurationError: ``__vault__`` of a model is no ``KeyScope``, or names an attribute that the
-    model lacks.
+    Raises: ConfigurationError: ``__vault__`` of a model with encrypted columns is no ``KeyScope``, names an
+    attribute that the model lacks or that is encrypted itself, or differs from that of another model of the
+    same table.
     """
     if not isinstance(vault, Vault):
         raise ConfigurationError(f"protect(Base, vault) wants a Vault, not {type(vault).__name__}")
@@ -47,41 +49,67 @@ def protect(base: type[DeclarativeBase], vault: Vault) -> None:
     if not event.contains(Engine, "before_execute", carry_rows):
         event.listen(Engine, "before_execute", carry_rows, retval=True)
         event.listen(Engine, "after_cursor_execute", check_rows)
+        event.listen(Session, "after_transaction_end", flush.put_all_back)
     binding.current = vault
 
 
 def _learn(mapper: Mapper[Any], class_: type) -> None:
-    """Note for each table of a model where its rows have their scope."""
-    scope = getattr(class_, "__vault__", None)
-    if scope is None:
+    """Note for each table of a model where its rows have their scope.
+
+    It runs while classes are still being defined, so it asks nothing of the mapper that would configure it.
+    """
+    mapped = {column for column in mapper.columns if isinstance(column.type, Encrypted)}
+    if not mapped:
         return
-    if not isinstance(scope, KeyScope):
+    scope = getattr(class_, "__vault__", None)
+    if not isinstance(scope, KeyScope | None):
         raise ConfigurationError(f"{class_.__name__}.__vault__ is a KeyScope, not {type(scope).__name__}")
-    for name in (scope.tenant, scope.subject):
-        if name is not None and name not in mapper.columns:
-            raise ConfigurationError(
-                f"{class_.__name__}.__vault__ names {name!r}, which is no mapped column of the model"
-            )
+    for name in () if scope is None else (scope.tenant, scope.subject):
+        if name is not None:
+            _check_attribute(mapper, class_, name)
     for table in mapper.tables:
-        if isinstance(table, Table) and encrypted_columns(table):
-            tenant, subject = _key_in(table, mapper, scope.tenant), _key_in(table, mapper, scope.subject)
-            _binding(table).scopes[table] = RowScope(
-                tenant=tenant,
-                subject=subject,
-                tenant_elsewhere=scope.tenant is not None and tenant is None,
-                subject_elsewhere=scope.subject is not None and subject is None,
+        if isinstance(table, Table) and not mapped.isdisjoint(encrypted_columns(table)):
+            _note(
+                table,
+                None
+                if scope is None
+                else RowScope(_column(table, mapper, scope.tenant), _column(table, mapper, scope.subject)),
             )
 
 
-def _binding(table: Table) -> Binding:
-    return binding_of(table.metadata)
+def _check_attribute(mapper: Mapper[Any], class_: type, name: str) -> None:
+    if name not in mapper.columns:
+        raise ConfigurationError(
+            f"{class_.__name__}.__vault__ names {name!r}, which is no mapped column of the model"
+        )
+    column = mapper.columns[name]
+    if isinstance(column.type, Encrypted):
+        raise ConfigurationError(f"{class_.__name__}.__vault__ names {name!r}, which is encrypted itself")
+    # A row that moves to another scope is sealed anew, so the flush has to see where it came from.
+    mapper.get_property_by_column(column).active_history = True  # type: ignore[attr-defined]
+    if mapper.configured:
+        getattr(class_, name).impl.active_history = True
 
 
-def _key_in(table: Table, mapper: Mapper[Any], name: str | None) -> str | None:
-    """The key of the column of ``table`` that an attribute is mapped to, if one of its columns is."""
+def _note(table: Table, scope: RowScope | None) -> None:
+    scopes = binding_of(table.metadata).scopes
+    known = scopes.setdefault(table, scope)
+    same = (
+        known is scope
+        if known is None or scope is None
+        else known.tenant is scope.tenant and known.subject is scope.subject
+    )
+    if not same:
+        raise ConfigurationError(
+            f"two models of the table {table.name} have different __vault__: its rows have their scope in "
+            f"one place"
+        )
+
+
+def _column(table: Table, mapper: Mapper[Any], name: str | None) -> Column[Any] | None:
+    """The column that an attribute is mapped to: of ``table`` if it has one, else of another table."""
     if name is None:
         return None
-    mapped = [
-        column for attribute in mapper.column_attrs if attribute.key == name for column in attribute.columns
-    ]
-    return next((str(column.key) for column in mapped if getattr(column, "table", None) is table), None)
+    attribute = mapper.get_property_by_column(mapper.columns[name])
+    columns: list[Column[Any]] = attribute.columns  # type: ignore[attr-defined]
+    return next((column for column in columns if column.table is table), columns[0])

@@ -1,101 +1,33 @@
 """Rows on their way out: the keys of a page fetched together, and every value checked against its own row.
 
 A result processor sees one value and not its row. So the cursor of a statement that reads encrypted columns
-of models that say where their rows' scope is gets a wrapper, which looks at each fetched page before any
-processor does.
+gets a wrapper, which looks at each fetched page before any processor does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import uuid
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection
-from sqlalchemy.engine import Dialect, ExecutionContext
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import Connection
+from sqlalchemy.engine import ExecutionContext
+from sqlalchemy.orm import InstanceState
 
 from fieldvault.envelope import HEADER_SIZE, from_text
-from fieldvault.errors import DecryptionError, KeyShredded, ScopeRequired, TenantMismatch
+from fieldvault.errors import DecryptionError, KeyShredded, MalformedCiphertext, ScopeRequired, TenantMismatch
 from fieldvault.keys.ring import KeyRing
-from fieldvault.sqlalchemy.binding import Binding, name_of
-from fieldvault.sqlalchemy.types import Encrypted
+from fieldvault.scope import KeyScope
+from fieldvault.sqlalchemy.binding import name_of
+from fieldvault.sqlalchemy.origins import Reader, Reading, readings_of
 
 __all__ = ["check_rows"]
 
-_MEMO = "fieldvault_checks"
+_MEMO = "fieldvault_readings"
+_LARGEST_PAGE = 1000
 
-Reader = Callable[[Sequence[Any]], Any]
-"""From a row as the driver gave it to one of its values as Python has it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Check:
-    """The encrypted columns of one table, or alias, in a statement, and where the rows say whose they are."""
-
-    binding: Binding
-    table: str
-    columns: tuple[tuple[int, bool], ...]
-    names_tenant: bool
-    tenant: Reader | None
-    subject: Reader | None
-
-    def run(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Compare the keys of all values with their rows; keys that are missing are fetched in one batch.
-
-        Raises:
-            ScopeRequired: the statement leaves out whose the rows are, and no scope says it.
-            TenantMismatch, DecryptionError: a value was moved here from another tenant's or subject's row.
-        """
-        sealed = [[_blob(row[place], textual) for place, textual in self.columns] for row in rows]
-        blobs = [blob for values in sealed for blob in values if blob is not None]
-        if not blobs:
-            return
-        vault = self.binding.vault
-        if self.names_tenant and self.tenant is None and vault.ambient.get().tenant is None:
-            raise ScopeRequired(
-                f"the statement reads encrypted columns of {self.table} without the column that says whose "
-                "they are; select that too, or work inside vault.scope(tenant=…)"
-            )
-        vault.ring.prefetch(blobs=blobs)
-        if self.tenant is not None or self.subject is not None:
-            self._compare(vault.ring, rows, sealed)
-
-    def _compare(
-        self, ring: KeyRing, rows: Sequence[Sequence[Any]], sealed: Sequence[Sequence[bytes | None]]
-    ) -> None:
-        cached, now = ring.cache.opening.get, ring.clock()
-        for row, values in zip(rows, sealed, strict=True):
-            tenant = None if self.tenant is None else _name(self.tenant(row))
-            subject = None if self.subject is None else _name(self.subject(row))
-            for blob in values:
-                if blob is None:
-                    continue
-                key = cached(blob[:HEADER_SIZE])
-                if key is None or now >= key.fresh_until:
-                    try:
-                        key = ring.for_opening(blob)
-                    except KeyShredded:
-                        # Nothing will be read from it; what stands in its place is the column's choice.
-                        continue
-                if self.tenant is not None and key.tenant != tenant:
-                    raise TenantMismatch(
-                        f"a value in a row of {self.table} belongs to another tenant than the row"
-                    )
-                if self.subject is not None and key.subject != subject:
-                    raise DecryptionError
-
-
-def _blob(value: Any, textual: bool) -> bytes | None:
-    if value.__class__ is bytes or value is None:
-        return value
-    return from_text(value) if textual else bytes(value)
-
-
-def _name(value: Any) -> str | None:
-    if value.__class__ is str or value is None:
-        return value
-    return name_of(value, "the scope of a row")
+Rows = Sequence[Sequence[Any]]
 
 
 def check_rows(
@@ -106,102 +38,151 @@ def check_rows(
     context: ExecutionContext | None,
     executemany: bool,
 ) -> None:
-    """Listener of ``after_cursor_execute``: wraps the cursor of a statement whose rows are to be checked."""
+    """Listener of ``after_cursor_execute``: has the rows of a statement checked before they are handed out."""
     compiled = getattr(context, "compiled", None)
-    if compiled is None or not getattr(compiled, "_result_columns", None):
+    if compiled is None or cursor.description is None or not getattr(compiled, "_result_columns", None):
         return
-    checks = compiled.__dict__.get(_MEMO)
-    if checks is None:
-        if cursor.description is None:
-            return
+    readings = compiled.__dict__.get(_MEMO)
+    if readings is None:
         # Kept with the compiled statement, which SQLAlchemy caches, so that it is worked out once.
-        checks = compiled.__dict__[_MEMO] = tuple(
-            _checks_of(compiled, connection.dialect, cursor.description)
+        readings = compiled.__dict__[_MEMO] = tuple(
+            readings_of(compiled, connection.dialect, cursor.description)
         )
-    if checks:
-        context.cursor = _CheckingCursor(cursor, checks)  # type: ignore[union-attr]
+    if readings:
+        _have_checked(context, cursor, [_Check(reading, _refreshed(context)) for reading in readings])
 
 
-def _checks_of(compiled: Any, dialect: Dialect, description: Sequence[Any]) -> Iterable[_Check]:
-    entries = compiled._result_columns
-    ordered = compiled._ordered_columns and len(entries) == len(description)
-    groups: dict[int, list[tuple[int, Encrypted]]] = {}
-    for place, entry in enumerate(entries):
-        if isinstance(entry.type, Encrypted) and entry.type.binding is not None:
-            groups.setdefault(id(_source(entry)), []).append((place, entry.type))
-    for source, members in groups.items():
-        for table in {type_.table for _, type_ in members}:
-            own = [(place, type_) for place, type_ in members if type_.table is table]
-            binding = own[0][1].binding
-            scope = None if binding is None or table is None else binding.scopes.get(table)
-            if scope is None or binding is None or table is None:
-                continue
+def _have_checked(context: Any, cursor: Any, checks: Sequence[_Check]) -> None:
+    if getattr(context, "_insertmanyvalues_rows", None) is not None:
+        # The rows of a bulk INSERT … RETURNING are fetched past the context's cursor, batch by batch.
+        context.fetchall_for_returning = lambda cursor: _CheckingCursor(cursor, checks).fetchall()
+    else:
+        context.cursor = _CheckingCursor(cursor, checks)
 
-            def reader(key: str | None, source: int = source) -> Reader | None:
-                for place, entry in enumerate(entries if ordered else ()):
-                    column = _column(entry)
-                    if (
-                        key is not None
-                        and column is not None
-                        and column.key == key
-                        and id(_source(entry)) == source
-                    ):
-                        return _reader(place, column, dialect, description[place][1])
-                return None
 
-            yield _Check(
-                binding=binding,
-                table=table.name,
-                columns=tuple((place, type_.storage == "text") for place, type_ in own) if ordered else (),
-                names_tenant=scope.names_tenant,
-                tenant=reader(scope.tenant),
-                subject=reader(scope.subject),
+class _Check:
+    """What one execution of a statement reads of one table's encrypted columns, and whose it has to be."""
+
+    def __init__(self, reading: Reading, refreshed: InstanceState[Any] | None) -> None:
+        self._reading = reading
+        self._tenant, self._subject = reading.tenant, reading.subject
+        if refreshed is not None and reading.direct:
+            scope = getattr(refreshed.class_, "__vault__", None)
+            if isinstance(scope, KeyScope):
+                self._tenant = self._tenant or _known(refreshed, scope.tenant)
+                self._subject = self._subject or _known(refreshed, scope.subject)
+
+    def run(self, rows: Rows) -> None:
+        """Compare the keys of all values with their rows; keys that are missing are fetched in one batch.
+
+        Raises:
+            ScopeRequired: the statement leaves out whose the rows are, and no scope says it.
+            TenantMismatch, DecryptionError: a value was moved here from another tenant's or subject's row.
+            MalformedCiphertext: what is there is no ciphertext.
+        """
+        reading = self._reading
+        sealed = [[_blob(row[place], textual) for place, textual in reading.columns] for row in rows]
+        blobs = [blob for values in sealed for blob in values if blob is not None]
+        if not blobs:
+            return
+        vault = reading.binding.vault
+        names_tenant = reading.scope is not None and reading.scope.tenant is not None
+        if names_tenant and self._tenant is None and vault.ambient.get().tenant is None:
+            raise ScopeRequired(
+                f"the statement reads encrypted columns of {reading.table.name} without the column that says "
+                "whose they are; select that too, or work inside vault.scope(tenant=…)"
             )
+        vault.ring.prefetch(blobs=blobs)
+        if self._tenant is not None or self._subject is not None:
+            self._compare(vault.ring, rows, sealed)
+
+    def _compare(self, ring: KeyRing, rows: Rows, sealed: Sequence[Sequence[bytes | None]]) -> None:
+        cached, now = ring.cache.opening.get, ring.clock()
+        read_tenant, read_subject = self._tenant, self._subject
+        for row, values in zip(rows, sealed, strict=True):
+            tenant = None if read_tenant is None else _name(read_tenant(row))
+            subject = None if read_subject is None else _name(read_subject(row))
+            for blob in values:
+                if blob is None:
+                    continue
+                key = cached(blob[:HEADER_SIZE])
+                if key is None or now >= key.fresh_until:
+                    try:
+                        key = ring.for_opening(blob)
+                    except KeyShredded:
+                        # Nothing will be read from it; what stands in its place is the column's choice.
+                        continue
+                if read_tenant is not None and key.tenant != tenant:
+                    raise TenantMismatch(
+                        f"a value in a row of {self._reading.table.name} belongs to another tenant than the row"
+                    )
+                if read_subject is not None and key.subject != subject:
+                    raise DecryptionError
 
 
-def _column(entry: Any) -> Any:
-    return next(
-        (each for each in entry.objects if isinstance(each, ColumnElement) and hasattr(each, "table")), None
+def _refreshed(context: Any) -> InstanceState[Any] | None:
+    """The object whose own attributes are loaded: refreshed, or a deferred or expired one of them."""
+    options = context.execution_options.get("_sa_orm_load_options")
+    state: InstanceState[Any] | None = getattr(options, "_refresh_state", None)
+    return state
+
+
+def _known(state: InstanceState[Any], name: str | None) -> Reader | None:
+    """Reads what an object knows of its own scope, for a statement that does not select it."""
+    # As the row in the database has it: a change that waits for its flush is not there yet.
+    value = None if name is None else state.committed_state.get(name, state.dict.get(name))
+    return (lambda _: value) if isinstance(value, str | int | uuid.UUID) else None
+
+
+def _blob(value: Any, textual: bool) -> bytes | None:
+    if value is None or (value.__class__ is bytes and not textual):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, str if textual else bytearray | memoryview):
+        return from_text(value) if textual else bytes(value)
+    raise MalformedCiphertext(
+        f"what is stored is {type(value).__name__} and no ciphertext in {'text' if textual else 'binary'} form"
     )
 
 
-def _source(entry: Any) -> Any:
-    return getattr(_column(entry), "table", None)
-
-
-def _reader(place: int, column: Column[Any], dialect: Dialect, coltype: object) -> Reader:
-    process = column.type.dialect_impl(dialect).result_processor(dialect, coltype)
-    if process is None:
-        return lambda row: row[place]
-    return lambda row: process(row[place])
+def _name(value: Any) -> str | None:
+    if value.__class__ is str or value is None:
+        return value  # type: ignore[no-any-return]
+    return name_of(value, "the scope of a row")
 
 
 class _CheckingCursor:
     """A DBAPI cursor (PEP 249) that checks the rows it hands out; everything else is the cursor's own."""
 
-    def __init__(self, cursor: Any, checks: tuple[_Check, ...]) -> None:
+    def __init__(self, cursor: Any, checks: Sequence[_Check]) -> None:
         self._cursor = cursor
         self._checks = checks
+        self._ahead: deque[Any] = deque()
+        self._page = 1
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
 
-    def __iter__(self) -> Any:
-        return iter(self.fetchall())
-
     def fetchone(self) -> Any:
-        row = self._cursor.fetchone()
-        if row is not None:
-            self._check([row])
-        return row
+        """The next row; rows after the first are fetched ahead, so that their keys come in batches."""
+        if not self._ahead:
+            self._ahead.extend(self._checked(self._cursor.fetchmany(self._page)))
+            self._page = min(8 * self._page, _LARGEST_PAGE)
+        return self._ahead.popleft() if self._ahead else None
 
     def fetchmany(self, *size: int) -> Any:
-        return self._check(self._cursor.fetchmany(*size))
+        """The next rows; fewer than asked for where some were fetched ahead."""
+        return self._taken() or self._checked(self._cursor.fetchmany(*size))
 
     def fetchall(self) -> Any:
-        return self._check(self._cursor.fetchall())
+        """All rows that are left."""
+        return [*self._taken(), *self._checked(self._cursor.fetchall())]
 
-    def _check(self, rows: Any) -> Any:
+    def _taken(self) -> list[Any]:
+        ahead = list(self._ahead)
+        self._ahead.clear()
+        return ahead
+
+    def _checked(self, rows: Any) -> Any:
         for check in self._checks:
             check.run(rows)
         return rows

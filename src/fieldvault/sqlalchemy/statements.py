@@ -1,7 +1,8 @@
 """Statements that carry rows: each row's values leave with that row's scope.
 
-Covers Core and bulk ``insert()`` with a list of dictionaries, and ``insert().values(…)`` of one row. What the
-unit of work sends has its carriers already. A form in which rows cannot be told apart is refused.
+Covers Core and bulk ``insert()`` with a list of dictionaries, ``insert().values(…)`` of one row, and
+``update()``, whose values leave with the ambient scope. What the unit of work sends has its carriers already.
+A form in which rows cannot be told apart, or in which the database would see plaintext, is refused.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Connection, Insert, Table, Update
-from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null
 
 from fieldvault.errors import UnsupportedQuery
-from fieldvault.sqlalchemy.binding import Binding, RowScope, binding_of, encrypted_columns
+from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, encrypted_columns
 from fieldvault.sqlalchemy.carrier import Carrier
+from fieldvault.sqlalchemy.columns import default_of
+from fieldvault.sqlalchemy.embedded import Embedded, check_upsert
+from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["carry_rows"]
 
@@ -29,45 +32,84 @@ def carry_rows(
 
     Raises:
         UnsupportedQuery: the statement would write plaintext, or hides which value belongs to which row.
+        ScopeRequired, TenantMismatch: a row's values have no scope, or another tenant's than the ambient one.
     """
-    table = getattr(statement, "table", None)
-    if isinstance(statement, Insert | Update) and isinstance(table, Table):
-        columns = encrypted_columns(table)
-        if columns:
-            _refuse_expressions(statement, columns, table)
-            if isinstance(statement, Insert):
-                return _carry_insert(statement, rows, row, _Rows(table, columns))
+    if isinstance(statement, Insert):
+        return _carry_insert(statement, rows, row)
+    if isinstance(statement, Update):
+        return _carry_update(statement, rows, row)
     return statement, rows, row
 
 
-def _carry_insert(statement: Insert, rows: Sequence[Row], row: Row, carrying: _Rows) -> Executed:
+def _carry_insert(statement: Insert, rows: Sequence[Row], row: Row) -> Executed:
+    table = statement.table
+    columns = encrypted_columns(table) if isinstance(table, Table) else ()
+    if not isinstance(table, Table) or not columns:
+        return statement, rows, row
+    carrying = _Rows(table, columns)
     if statement.select is not None:
         raise UnsupportedQuery(
-            f"insert().from_select() into {carrying.table.name} would copy values that are sealed for "
-            f"other rows, "
+            f"insert().from_select() into {table.name} would copy values that are sealed for other rows, "
             "or plaintext; select the rows and insert them"
         )
+    check_upsert(statement, table)
     if statement._multi_values:
-        if carrying.scope is None:
-            return statement, rows, row
+        return _carry_values_lists(statement, carrying), rows, row
+    embedded = Embedded(statement, table)
+    if not rows and not row:
+        return embedded.replaced(carrying.carried(embedded.values_with({}))), rows, row
+    carried = [
+        {**each, **embedded.places(carrying.carried(embedded.values_with(each)))} for each in rows or [row]
+    ]
+    statement = embedded.without_encrypted()
+    return (statement, carried, row) if rows else (statement, rows, carried[0])
+
+
+def _carry_values_lists(statement: Insert, carrying: _Rows) -> Insert:
+    if carrying.scope is not None:
         raise UnsupportedQuery(
             f"insert().values([…]) into {carrying.table.name} does not keep rows apart; "
             "pass the list to execute(): execute(insert(…), [{…}, …])"
         )
-    embedded = {_key(name): _plain(value) for name, value in (statement._values or {}).items()}
-    if rows:
-        return statement, [carrying.carried({**embedded, **each}, each) for each in rows], row
-    if row or not embedded:
-        return statement, rows, carrying.carried({**embedded, **row}, row)
-    return statement.values(carrying.carried(embedded, {})), rows, row
+    replaced: Insert = statement._generate()
+    replaced._multi_values = tuple(
+        [carrying.carried_list(row) for row in rows] for rows in statement._multi_values
+    )
+    return replaced
 
 
-def _key(name: Any) -> str:
-    return name if isinstance(name, str) else str(name.key)
+def _carry_update(statement: Update, rows: Sequence[Row], row: Row) -> Executed:
+    table = statement.table
+    while not isinstance(table, Table) and hasattr(table, "element"):
+        table = table.element
+    columns = encrypted_columns(table) if isinstance(table, Table) else ()
+    embedded = Embedded(statement, table)
+    if not columns and not embedded.encrypted:
+        return statement, rows, row
+    sealed = {column.key: column.type for column in columns} | embedded.encrypted
+    carried = [
+        {**each, **embedded.places(_carried_ambient(sealed, embedded.supplied(each)))}
+        for each in rows or [row]
+    ]
+    statement = embedded.replaced(_carried_ambient(sealed, embedded.literals()))
+    return (statement, carried, row) if rows else (statement, rows, carried[0])
 
 
-def _plain(value: Any) -> Any:
-    return value.effective_value if isinstance(value, BindParameter) else value
+def _carried_ambient(types: Mapping[str, Any], values: Row) -> Row:
+    """Carriers for those values that are to be sealed, under the ambient scope.
+
+    An update does not say to which rows its values go.
+    """
+    carried: dict[str, Any] = {}
+    for key, value in values.items():
+        type_ = types.get(key)
+        if type_ is not None and _is_plain(value):
+            carried[key] = Carrier(value, *type_.ambient_owner())
+    return carried
+
+
+def _is_plain(value: Any) -> bool:
+    return value is not None and value.__class__ is not Carrier
 
 
 class _Rows:
@@ -79,66 +121,42 @@ class _Rows:
         self._binding: Binding = binding_of(table.metadata)
         self.scope: RowScope | None = self._binding.scopes.get(table)
 
-    def carried(self, row: Row, given: Row) -> dict[str, Any]:
-        """``given`` with carriers in place of encrypted values.
-
-        ``row`` is the whole row with what the statement holds.
-        """
-        out = dict(given)
-        complete = dict(row)
+    def carried(self, row: Row) -> dict[str, Any]:
+        """What is to be put into a row: carriers, and defaults that have to be known for them."""
+        complete, put = dict(row), dict[str, Any]()
         scope = self.scope
-        if scope is not None:
-            for key in (scope.tenant, scope.subject):
-                made = (
-                    default_of(self.table.c[key]) if key is not None and complete.get(key) is None else None
-                )
-                if key is not None and made is not None:
-                    complete[key] = out[key] = made
+        for column in () if scope is None else (scope.tenant, scope.subject):
+            if column is not None and column.table is self.table and column.key not in complete:
+                made = default_of(column, complete)
+                if made is not None:
+                    complete[column.key] = put[column.key] = made
         values: dict[str, Any] = {}
         for column in self._columns:
-            value = complete[column.key] if column.key in complete else default_of(column)
-            if value is not None and value.__class__ is not Carrier:
-                values[column.key] = value
-        if not values:
-            return out
-        if scope is not None and (scope.tenant_elsewhere or scope.subject_elsewhere):
-            tenant, subject = self._binding.ambient_scope(scope, self.table.name)
-        else:
-            tenant, subject = self._binding.scope_of_row(
-                scope,
-                complete.get(scope.tenant) if scope is not None and scope.tenant is not None else None,
-                complete.get(scope.subject) if scope is not None and scope.subject is not None else None,
-                self.table.name,
-            )
-        out.update({key: Carrier(value, tenant, subject) for key, value in values.items()})
-        return out
+            if column.key not in complete and column.default is not None:
+                complete[column.key] = put[column.key] = default_of(column, complete)
+            if _is_plain(complete.get(column.key)):
+                values[column.key] = complete[column.key]
+        if values:
+            tenant, subject = self._owner(complete)
+            put.update({key: Carrier(value, tenant, subject) for key, value in values.items()})
+        return put
 
+    def carried_list(self, row: Any) -> dict[Any, Any]:
+        """One row of ``values([…])`` under the ambient scope: by column or name, or all columns in order."""
+        given = row if isinstance(row, Mapping) else dict(zip(self.table.c.keys(), row, strict=False))
+        embedded = Embedded.of_row(given, self.table)
+        put = self.carried(embedded.values_with({}))
+        return {**given, **embedded.by_name(put)}
 
-def default_of(column: Column[Any]) -> Any:
-    """What Python would put into a column that a row leaves out, ``None`` if nothing.
-
-    A value, or a function's answer.
-    """
-    default = column.default
-    if default is None:
-        return None
-    if default.is_scalar:
-        return default.arg  # type: ignore[attr-defined]
-    if default.is_callable:
-        return default.arg(None)  # type: ignore[attr-defined]
-    return None
-
-
-def _refuse_expressions(statement: Insert | Update, columns: Sequence[Column[Any]], table: Table) -> None:
-    """Refuse what the database would compute for an encrypted column.
-
-    Its plaintext would be in the statement.
-    """
-    names = {column.key for column in columns}
-    for name, value in (statement._values or {}).items():
-        key = _key(name)
-        if key in names and isinstance(value, ClauseElement) and not isinstance(value, BindParameter | Null):
-            raise UnsupportedQuery(
-                f"{table.name}.{key} is encrypted, so the database cannot compute it; compute it in "
-                f"Python and pass the value"
-            )
+    def _owner(self, row: Row) -> Owner:
+        scope, name = self.scope, self.table.name
+        if scope is not None and any(
+            column is not None and column.table is not self.table for column in (scope.tenant, scope.subject)
+        ):
+            return self._binding.ambient_scope(scope, name)
+        return self._binding.scope_of_row(
+            scope,
+            None if scope is None or scope.tenant is None else row.get(scope.tenant.key),
+            None if scope is None or scope.subject is None else row.get(scope.subject.key),
+            name,
+        )

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from enum import Enum
 from typing import Any, Final, NoReturn
 
 from sqlalchemy import Column, LargeBinary, Table, Text, event
 from sqlalchemy.dialects.mysql import MEDIUMBLOB, MEDIUMTEXT
 from sqlalchemy.engine import Dialect
-from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator, TypeEngine, to_instance
 
 from fieldvault.codecs import check_padding
 from fieldvault.context import check_name
 from fieldvault.envelope import from_text, to_text
-from fieldvault.errors import ConfigurationError, KeyShredded, UnsupportedQuery
-from fieldvault.sqlalchemy.binding import Binding, RowScope, note_column
+from fieldvault.errors import (
+    ConfigurationError,
+    FieldVaultError,
+    KeyShredded,
+    MalformedCiphertext,
+    UnsupportedQuery,
+    UnsupportedValue,
+)
+from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, note_column
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.coercion import check_type, coercion_of
+from fieldvault.sqlalchemy.columns import check_column
+from fieldvault.sqlalchemy.comparing import PresenceComparator
 from fieldvault.suites import suite_named
 from fieldvault.values import OpenValue, SealValue, opener, sealer
 from fieldvault.vault import Vault
@@ -35,27 +44,6 @@ class _Sentinel(Enum):
 
 RAISE: Final = _Sentinel.RAISE
 """For ``erased=``: reading a shredded value raises ``KeyShredded`` instead of giving a stand-in."""
-
-
-class _Comparator(TypeEngine.Comparator[Any]):
-    """Lets a query ask whether there is a value, and nothing about it: ciphertexts of one value differ."""
-
-    def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> Any:
-        if op in (operators.is_, operators.is_not):
-            return super().operate(op, *other, **kwargs)
-        if op in (operators.eq, operators.ne) and other[0] is None:
-            return super().operate(op, *other, **kwargs)
-        return self._refuse(op)
-
-    def reverse_operate(self, op: operators.OperatorType, other: Any, **kwargs: Any) -> Any:  # noqa: ARG002
-        self._refuse(op)
-
-    def _refuse(self, op: operators.OperatorType) -> NoReturn:
-        name = getattr(op, "__name__", str(op))
-        raise UnsupportedQuery(
-            f"{self.expr} is encrypted, so the database cannot answer {name!r} on it; "
-            "select the rows by other columns and compare in Python, or ask is_(None)"
-        )
 
 
 class Encrypted(TypeDecorator[Any]):
@@ -76,7 +64,7 @@ class Encrypted(TypeDecorator[Any]):
 
     impl = LargeBinary
     cache_ok = True
-    comparator_factory = _Comparator
+    comparator_factory = PresenceComparator
 
     def __init__(
         self,
@@ -90,6 +78,8 @@ class Encrypted(TypeDecorator[Any]):
     ) -> None:
         super().__init__()
         self.type_ = to_instance(type_)
+        if isinstance(self.type_, Encrypted):
+            raise ConfigurationError("Encrypted(Encrypted(…)): once is enough")
         check_type(self.type_)
         if field is not None:
             check_name("field", field)
@@ -147,6 +137,12 @@ class Encrypted(TypeDecorator[Any]):
         """As ``type_``."""
         return self.type_.python_type
 
+    def with_variant(self, type_: Any, *dialect_names: str) -> NoReturn:
+        """Refused: on one database the column would be in the clear."""
+        raise ConfigurationError(
+            "Encrypted(…) is the same on every database; give the variant to the type within"
+        )
+
     # -- from declaration to column ---------------------------------------------------------------------
 
     def _set_parent(self, parent: Any, outer: bool = False, **kw: Any) -> None:
@@ -168,45 +164,61 @@ class Encrypted(TypeDecorator[Any]):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         """Seals what is bound: under its row's scope where the row is known, else under the ambient scope."""
-        binding, field, table = self._joined()
+        binding, field, _ = self._joined()
         coercion = coercion_of(self.type_, field, dialect)
         into, as_is = coercion.into, coercion.as_is
         textual = self.storage == "text"
         vault: Vault | None = None
         seal: SealValue
-        scope: RowScope | None
 
         def process(value: Any) -> Any:
-            nonlocal vault, seal, scope
+            nonlocal vault, seal
             if value is None:
                 return None
             current = binding.current
             if current is None or current is not vault:
                 current = binding.vault
-                seal, scope = self._sealer(current), binding.scopes.get(table)
+                seal = self._sealer(current)
                 vault = current
-            if value.__class__ is Carrier:
-                tenant, subject, value = value.tenant, value.subject, value.value
-            else:
-                ambient = current.ambient.get()
-                if scope is None and ambient.tenant is not None:
-                    tenant, subject = ambient.tenant, ambient.subject
+            try:
+                if value.__class__ is Carrier:
+                    tenant, subject, value = value.tenant, value.subject, value.value
                 else:
-                    tenant, subject = binding.ambient_scope(scope, table.name)
-            if value.__class__ is not as_is:
-                value = into(value)
-                if value is None:
-                    return None
-            sealed = seal(value, field, tenant, subject)
-            return to_text(sealed) if textual else sealed
+                    tenant, subject = self.ambient_owner()
+                if value.__class__ is not as_is:
+                    value = into(value)
+                    if value is None:
+                        return None
+                sealed = seal(value, field, tenant, subject)
+                return to_text(sealed) if textual else sealed
+            except UnsupportedValue as error:
+                message = str(error)
+                refusal: FieldVaultError = UnsupportedValue(
+                    message if message.startswith(field) else f"{field}: {message}"
+                )
+            except FieldVaultError as error:
+                refusal = error
+            # A traceback that prints locals shows no plaintext: neither this frame nor those below have one.
+            value = None
+            raise refusal.with_traceback(None)
 
         return process
+
+    def ambient_owner(self) -> Owner:
+        """Tenant and subject of a value whose row is not known: the ambient ones.
+
+        Raises:
+            ScopeRequired: the model takes them from its rows, and no scope names them.
+        """
+        binding, _, table = self._joined()
+        return binding.ambient_scope(binding.scopes.get(table), table.name)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
         """Opens what was sealed. Where rows say whose they are, that was checked as the row was fetched."""
         binding, field, table = self._joined()
         out = coercion_of(self.type_, field, dialect).out
         erased = self._erased
+        is_shared = isinstance(erased, dict | list)
         textual = self.storage == "text"
         vault: Vault | None = None
         open_: OpenValue
@@ -224,23 +236,25 @@ class Encrypted(TypeDecorator[Any]):
             ambient = current.ambient.get()
             tenant, subject = ambient.tenant, ambient.subject
             if scope is not None:
-                if not scope.names_subject:
+                if scope.subject is None:
                     subject = None
-                if tenant is None and not scope.names_tenant:
+                if tenant is None and scope.tenant is None:
                     tenant = binding.ambient_tenant(table.name)
             elif tenant is None:
                 tenant = binding.ambient_tenant(table.name)
+            if textual and blob.__class__ is not str:
+                raise MalformedCiphertext(f"a ciphertext in text form is text, not {type(blob).__name__}")
             try:
                 value = open_(from_text(blob) if textual else blob, field, tenant, subject)
             except KeyShredded:
                 if erased is RAISE:
                     raise
-                return erased
+                return deepcopy(erased) if is_shared else erased
             return value if out is None else out(value)
 
         return process
 
-    def process_literal_param(self, value: Any, dialect: Dialect) -> NoReturn:  # noqa: ARG002
+    def literal_processor(self, dialect: Dialect) -> NoReturn:  # noqa: ARG002
         """Refused: a literal in the text of a statement would be plaintext."""
         raise UnsupportedQuery(
             f"{self.field} is encrypted and is never written as a literal; pass it as a parameter"
@@ -259,14 +273,5 @@ class Encrypted(TypeDecorator[Any]):
 
 def _give_column_its_own_type(column: Column[Any], table: Table) -> None:
     if isinstance(column.type, Encrypted):
-        if (
-            column.server_default is not None
-            or column.server_onupdate is not None
-            or column.computed is not None
-        ):
-            raise ConfigurationError(
-                f"{table.name}.{column.name} is encrypted and has a default that the database fills in: "
-                f"plaintext; "
-                "give it a default in Python"
-            )
+        check_column(column, table)
         column.type = column.type.bound_to(column, table)

@@ -49,7 +49,7 @@ class KeyStoreConformance(
             yield store
 
     @pytest.fixture
-    def elsewhere(self, store: KeyStore, open_store: Callable[[], KeyStore]) -> Iterator[KeyStore]:
+    def elsewhere(self, open_store: Callable[[], KeyStore]) -> Iterator[KeyStore]:
         """The same store, as another process would see it."""
         with closing(open_store()) as elsewhere:
             yield elsewhere

@@ -1,4 +1,5 @@
 """What the conformance kits put into a backend, and how they call it from many threads at once."""
+# ruff: noqa: S101 - assertions are the point
 
 from __future__ import annotations
 

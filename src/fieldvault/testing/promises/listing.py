@@ -1,5 +1,5 @@
 """Listing: every key and every tenant once, in pages; leases; the ends of a store's life."""
-# ruff: noqa: S101, PLR2004 - assertions are the point
+# ruff: noqa: S101 - assertions are the point
 
 from __future__ import annotations
 

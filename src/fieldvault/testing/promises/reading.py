@@ -1,5 +1,5 @@
 """Reading keys: what one look at the store shows."""
-# ruff: noqa: S101, PLR2004 - assertions are the point
+# ruff: noqa: S101 - assertions are the point
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from fieldvault.errors import ConfigurationError
@@ -72,7 +74,7 @@ class StatePromises:
             (KeyState.ACTIVE, KeyState.SUSPENDED),
             (KeyState.SUSPENDED, KeyState.ACTIVE),
         ) * 2:
-            calls = [lambda: store.transition(key.key_id, expect=before, to=after)] * THREADS  # noqa: B023 - called at once
+            calls = [partial(store.transition, key.key_id, expect=before, to=after)] * THREADS
             assert sum(together(calls)) == 1
 
     def test_of_many_keys_reinstated_at_once_one_becomes_active(self, store: KeyStore) -> None:
@@ -83,7 +85,7 @@ class StatePromises:
             assert add(store, keys[-1])
             assert store.transition(keys[-1].key_id, expect=KeyState.ACTIVE, to=KeyState.SUSPENDED)
         calls = [
-            lambda key=key: store.transition(key.key_id, expect=KeyState.SUSPENDED, to=KeyState.ACTIVE)  # type: ignore[misc]
+            partial(store.transition, key.key_id, expect=KeyState.SUSPENDED, to=KeyState.ACTIVE)
             for key in keys
         ]
         assert sum(together(calls)) == 1
@@ -97,8 +99,8 @@ class StatePromises:
             key = first_key(store, acme(f"subject {turn}"))
             rotated, left = together(
                 [
-                    lambda key=key: add(store, record(key.slot, 2), key),  # type: ignore[misc]
-                    lambda key=key: store.transition(key.key_id, expect=KeyState.ACTIVE, to=state),  # type: ignore[misc]
+                    partial(add, store, record(key.slot, 2), key),
+                    partial(store.transition, key.key_id, expect=KeyState.ACTIVE, to=state),
                 ]
             )
             assert rotated is not left

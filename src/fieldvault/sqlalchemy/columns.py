@@ -1,0 +1,64 @@
+"""What a column that holds ciphertexts may be, and the values that Python puts into it by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Column, Table
+
+from fieldvault.errors import ConfigurationError
+
+__all__ = ["check_column", "default_of"]
+
+
+def check_column(column: Column[Any], table: Table) -> None:
+    """Refuse an encrypted column that the database would have to fill or to compare.
+
+    Raises:
+        ConfigurationError: it has a default of the database's or an expression for one, a default on update,
+            or is a primary or foreign key.
+    """
+    name = f"{table.name}.{column.name} is encrypted"
+    default = column.default
+    if (
+        column.server_default is not None
+        or column.server_onupdate is not None
+        or column.computed is not None
+        or (default is not None and not default.is_scalar and not default.is_callable)
+    ):
+        raise ConfigurationError(
+            f"{name} and has a default that the database fills in: plaintext; give it a default in Python"
+        )
+    if column.onupdate is not None:
+        raise ConfigurationError(f"{name} and has an onupdate; assign the value where the row is changed")
+    if column.primary_key or column.foreign_keys:
+        raise ConfigurationError(
+            f"{name} and is a key; ciphertexts of one value differ, so no row would be found by it"
+        )
+
+
+def default_of(column: Column[Any], row: Mapping[str, Any]) -> Any:
+    """What Python would put into a column that a row leaves out, ``None`` if nothing.
+
+    A value, or a function's answer; a function that asks for the statement's parameters gets ``row``.
+    """
+    default = column.default
+    if default is None:
+        return None
+    if default.is_scalar:
+        return default.arg  # type: ignore[attr-defined]
+    if default.is_callable:
+        return default.arg(_Context(row))  # type: ignore[attr-defined]
+    return None
+
+
+class _Context:
+    """As much of an execution context as defaults may ask for before there is one."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self.current_parameters = row
+
+    def get_current_parameters(self, isolate_multiinsert_groups: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        """The values of the row as they are so far."""
+        return dict(self.current_parameters)

@@ -1,0 +1,165 @@
+"""The values that stand in a statement itself, as ``values(…)`` and ``ordered_values(…)`` put them there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from sqlalchemy import Insert, Table, Update
+from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null
+from sqlalchemy.types import NullType
+from sqlalchemy.util import immutabledict
+
+from fieldvault.errors import UnsupportedQuery
+from fieldvault.sqlalchemy.types import Encrypted
+
+__all__ = ["Embedded", "check_upsert"]
+
+Row = Mapping[str, Any]
+
+
+class Embedded:
+    """The values in a statement by column key, however they were written.
+
+    Raises:
+        UnsupportedQuery: an encrypted column gets what the database would compute, or what is typed so that
+            it would pass unsealed.
+    """
+
+    def __init__(self, statement: Insert | Update, table: Any) -> None:
+        self._statement = statement
+        self._ordered = getattr(statement, "_ordered_values", None)
+        self._read(self._ordered or (statement._values or {}).items(), table)
+
+    @classmethod
+    def of_row(cls, row: Mapping[Any, Any], table: Table) -> Self:
+        """The same of one row of ``values([…])``."""
+        made = cls.__new__(cls)
+        made._read(row.items(), table)
+        return made
+
+    def _read(self, pairs: Iterable[tuple[Any, Any]], table: Any) -> None:
+        self._table = table
+        self._given: dict[str, tuple[Any, Any]] = {}
+        self.encrypted: dict[str, Encrypted] = {}
+        for key, value in pairs:
+            name = key if isinstance(key, str) else str(key.key)
+            self._given[name] = (key, value)
+            type_ = _type_of(key, table)
+            if type_ is not None:
+                self.encrypted[name] = type_
+                if not _is_value(value, type_):
+                    raise UnsupportedQuery(
+                        f"{type_.field} is encrypted, so the database cannot compute it; compute it in Python "
+                        f"and pass the value, without a type of its own"
+                    )
+
+    def values_with(self, row: Row) -> Row:
+        """A whole row: these values, and those of a row of parameters."""
+        if not self._given:
+            return row
+        return {**self.literals(), **self.supplied(row)}
+
+    def literals(self) -> Row:
+        """These values without a row."""
+        return {name: _plain(value) for name, (_, value) in self._given.items()}
+
+    def supplied(self, row: Row) -> Row:
+        """What a row of parameters supplies, by column key."""
+        named = self._named()
+        return {**row, **{name: row[key] for name, key in named.items() if key in row}} if named else row
+
+    def places(self, put: Row) -> Row:
+        """``put``, by column key, as parameters."""
+        named = self._named()
+        return {named.get(name, name): value for name, value in put.items()} if named else put
+
+    def by_name(self, put: Row) -> dict[Any, Any]:
+        """``put``, by column key, under the keys that were written."""
+        return {self._given[name][0] if name in self._given else name: value for name, value in put.items()}
+
+    def replaced(self, put: Row) -> Any:
+        """The statement with these values in it."""
+        if not put:
+            return self._statement
+        changed = dict(self._given)
+        for name, value in put.items():
+            key, former = self._given.get(name, (None, None))
+            changed[name] = (self._table.c[name] if key is None else key, _bind(value, former))
+        return self._with(changed)
+
+    def without_encrypted(self) -> Any:
+        """The statement without those values that are to be carried by its rows."""
+        kept = {
+            name: pair
+            for name, pair in self._given.items()
+            if name not in self.encrypted or name in self._named() or _plain(pair[1]) is None
+        }
+        return self._statement if len(kept) == len(self._given) else self._with(kept)
+
+    def _with(self, values: Mapping[str, tuple[Any, Any]]) -> Any:
+        made: Any = self._statement._generate()
+        if self._ordered:
+            made._ordered_values = list(values.values())
+        else:
+            made._values = immutabledict(values.values())
+        return made
+
+    def _named(self) -> dict[str, str]:
+        """The parameters that the application named itself, by column key."""
+        return {
+            name: value.key
+            for name, (_, value) in self._given.items()
+            if isinstance(value, BindParameter) and not value.unique
+        }
+
+
+def check_upsert(statement: Insert, table: Table) -> None:
+    """Refuse values for encrypted columns in what an upsert does to a row that is there already.
+
+    Raises:
+        UnsupportedQuery: one gets anything but its own column of the row that was to be inserted, or NULL.
+    """
+    clause = statement._post_values_clause
+    assigned: Any = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or ()
+    for key, value in assigned.items() if isinstance(assigned, Mapping) else assigned:
+        type_ = _type_of(key, table)
+        if type_ is None or _plain(value) is None or (_is_column(value) and value.type is type_):
+            continue
+        name = key if isinstance(key, str) else key.key
+        raise UnsupportedQuery(
+            f"{table.name}.{name} is encrypted, and the statement does not say for which row it is updated; "
+            f"take the value from the row that was to be inserted: its {name} in statement.excluded "
+            "(statement.inserted for MariaDB)"
+        )
+
+
+def _is_column(value: Any) -> bool:
+    return getattr(value, "table", None) is not None
+
+
+def _is_value(value: Any, type_: Encrypted) -> bool:
+    if isinstance(value, BindParameter):
+        # A parameter with a type of its own keeps it, and would reach the database as it is.
+        return value.type._isnull or value.type is type_
+    return isinstance(value, Null) or not (
+        isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+    )
+
+
+def _type_of(key: Any, table: Any) -> Encrypted | None:
+    column = table.c.get(key) if isinstance(key, str) else key
+    type_ = getattr(column, "type", None)
+    return type_ if isinstance(type_, Encrypted) else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BindParameter):
+        return value.effective_value
+    return None if isinstance(value, Null) else value
+
+
+def _bind(value: Any, former: Any) -> Any:
+    if isinstance(former, BindParameter):
+        return former._with_value(value, maintain_key=True)
+    return BindParameter(None, value, type_=NullType(), unique=True)

@@ -1,0 +1,118 @@
+"""Where the columns of a statement come from, and so which of them say whose row an encrypted value is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Column, Table
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.elements import Label
+
+from fieldvault.sqlalchemy.binding import Binding, RowScope
+from fieldvault.sqlalchemy.types import Encrypted
+
+__all__ = ["Reader", "Reading", "readings_of"]
+
+Reader = Callable[[Sequence[Any]], Any]
+"""From a row as the driver gave it to one of its values as Python has it."""
+
+_Path = tuple[Any, ...]
+"""From the statement down to a table: its aliases and subqueries, and the table itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Encrypted columns of one table, or one alias of it, in a statement.
+
+    ``columns`` are their places in a row, and whether they hold text. ``tenant`` and ``subject`` read the
+    row's scope, where the model has it in its rows and the statement selects it. ``direct`` says that the
+    table itself is read, and no alias of it.
+    """
+
+    binding: Binding
+    table: Table
+    scope: RowScope | None
+    direct: bool
+    columns: tuple[tuple[int, bool], ...]
+    tenant: Reader | None
+    subject: Reader | None
+
+
+def readings_of(compiled: Any, dialect: Dialect, description: Sequence[Any]) -> Iterable[Reading]:
+    """What a compiled statement reads of encrypted columns, by where they come from."""
+    places = _places(compiled, description)
+    scopes: dict[tuple[_Path, str], tuple[int, Column[Any]]] = {}
+    groups: dict[tuple[_Path | None, Table], list[tuple[int, Encrypted]]] = {}
+    for entry, place in zip(compiled._result_columns, places, strict=True):
+        if place is None:
+            continue
+        column, path = _origin(entry)
+        if path is not None:
+            scopes.setdefault((path, column.key), (place, column))
+        if isinstance(entry.type, Encrypted) and entry.type.table is not None:
+            groups.setdefault((path, entry.type.table), []).append((place, entry.type))
+
+    def reader(path: _Path | None, table: Table, wanted: Column[Any] | None) -> Reader | None:
+        if wanted is None or path is None:
+            return None
+        found = scopes.get((path, wanted.key))
+        if wanted.table is not table:
+            # Of another table of the model: as long as both are there once, they belong together.
+            others = [
+                each for (way, key), each in scopes.items() if (way[-1], key) == (wanted.table, wanted.key)
+            ]
+            once = len(others) == 1 and sum(other is table for _, other in groups) == 1
+            found = others[0] if once else None
+        return None if found is None else _reader(*found, dialect, description)
+
+    for (path, table), members in groups.items():
+        binding = members[0][1].binding
+        if binding is not None:
+            scope = binding.scopes.get(table)
+            yield Reading(
+                binding=binding,
+                table=table,
+                scope=scope,
+                direct=path is not None and len(path) == 1,
+                columns=tuple((place, type_.storage == "text") for place, type_ in members),
+                tenant=None if scope is None else reader(path, table, scope.tenant),
+                subject=None if scope is None else reader(path, table, scope.subject),
+            )
+
+
+def _places(compiled: Any, description: Sequence[Any]) -> Sequence[int | None]:
+    """Each result column's place in a row, found as SQLAlchemy finds it: by order, or by name."""
+    entries = compiled._result_columns
+    by_order = compiled._textual_ordered_columns or (
+        compiled._ordered_columns and len(entries) == len(description)
+    )
+    if by_order:
+        return [place if place < len(description) else None for place in range(len(entries))]
+    names = {each[0]: place for place, each in enumerate(description)}
+    return [names.get(entry.keyname) for entry in entries]
+
+
+def _origin(entry: Any) -> tuple[Any, _Path | None]:
+    """The table's column that a result column shows, and the way to it; no way for what is computed."""
+    for shown in entry.objects:
+        column, path = shown, list[Any]()
+        while column is not None:
+            if isinstance(column, Label):
+                column = column.element
+                continue
+            table = getattr(column, "table", None)
+            path.append(table)
+            if isinstance(table, Table):
+                return column, tuple(path)
+            proxied = getattr(column, "_proxies", ()) if table is not None else ()
+            column = proxied[0] if len(proxied) == 1 else None
+    return None, None
+
+
+def _reader(place: int, column: Column[Any], dialect: Dialect, description: Sequence[Any]) -> Reader:
+    process = column.type._cached_result_processor(dialect, description[place][1])
+    if process is None:
+        return lambda row: row[place]
+    return lambda row: process(row[place])

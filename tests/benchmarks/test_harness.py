@@ -1,0 +1,97 @@
+"""The benchmarks run, and say of each line what they found; how fast anything is, is no test's business."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.measure import Sample, interleaved
+from benchmarks.peers import PEERS, Missing, library
+from benchmarks.report import Row, as_document
+
+ROOT = Path(__file__).parents[2]
+
+COUNTED = ("bytes", "KMS calls", "key-store statements")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rows of one quick run."""
+    target = tmp_path_factory.mktemp("benchmarks") / "bench.json"
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", "--json", str(target)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    document = json.loads(target.read_text(encoding="utf-8"))
+    assert document["machine"]["python"]
+    measured: list[dict[str, Any]] = document["rows"]
+    return measured
+
+
+def test_every_line_has_a_figure_or_says_why_not(rows: list[dict[str, Any]]) -> None:
+    """Nothing is left out in silence."""
+    assert len({row["section"] for row in rows}) == 9
+    assert [row for row in rows if row["figure"] is None and not row["note"]] == []
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_each_peer_reads_what_it_wrote_and_is_timed(rows: list[dict[str, Any]], peer: str) -> None:
+    """A peer that is there is sealed and opened with; the run itself compares what comes back."""
+    own = [row for row in rows if row["what"] == peer and row["unit"] == "× floor"]
+    assert len(own) == 2
+    if own[0]["figure"] is None:
+        pytest.skip(own[0]["note"])
+    assert all(row["figure"] > 0 for row in own)
+
+
+def test_what_is_counted_is_within_its_budget(rows: list[dict[str, Any]]) -> None:
+    """Counts depend on no machine: calls, statements and overhead hold in a quick run too."""
+    counted = [
+        row
+        for row in rows
+        if row["unit"] in COUNTED and row["budget"] is not None and not row["section"].startswith("Memory")
+    ]
+    assert len(counted) >= 7
+    assert [(row["what"], row["figure"]) for row in counted if not row["met"]] == []
+
+
+def test_candidates_take_turns_and_are_all_called_alike() -> None:
+    """Each is warmed up once, then timed for so many rounds of so many calls, and none of them in a block."""
+    called: list[str] = []
+    samples = interleaved({name: lambda name=name: called.append(name) for name in "ab"}, rounds=20, calls=3)  # type: ignore[misc]
+    assert {name: len(sample.rounds) for name, sample in samples.items()} == {"a": 20, "b": 20}
+    assert called.count("a") == called.count("b") == 21 * 3
+    halves = called[6:66], called[66:]
+    assert all({"a", "b"} == set(half) for half in halves)
+
+
+def test_a_ratio_is_that_of_the_quietest_rounds() -> None:
+    """Noise only adds time, so the least of each is the best guess; the quartiles show the noise."""
+    floor, candidate = Sample((10.0, 20.0, 10.0, 10.0)), Sample((30.0, 20.0, 15.0, 90.0))
+    assert candidate.ratio(floor) == 1.5
+    assert candidate.quartiles(floor) == (1.375, 4.5)
+
+
+@pytest.mark.parametrize(
+    ("figure", "budget", "met"),
+    [(1.5, 1.5, True), (1.504, 1.5, True), (1.51, 1.5, False), (None, 1.5, None), (1.5, None, None)],
+)
+def test_a_budget_is_met_as_exactly_as_it_is_printed(
+    figure: float | None, budget: float | None, met: bool | None
+) -> None:
+    """The verdict never contradicts the two decimals beside it, and there is none without a figure."""
+    row = Row("section", "what", figure, "× floor", budget)
+    assert row.met is met
+    assert json.loads(as_document([row], {}))["rows"][0]["met"] is met
+
+
+def test_a_peer_that_is_not_installed_is_named() -> None:
+    """The report can then say which package to install."""
+    with pytest.raises(Missing, match="no_such_peer"):
+        library("no_such_peer.inside")
