@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print the tables, and write the same as JSON."""
+"""``python -m benchmarks``: measure, print the tables, and write the same as JSON (and as Markdown)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.keys import herd_rows, page_rows, round_robin_rows, shred_rows
 from benchmarks.memory import memory_rows
 from benchmarks.orm import orm_rows
-from benchmarks.report import Row, as_document, machine, print_report
+from benchmarks.report import Row, as_document, as_markdown, machine, print_report
 from benchmarks.values import value_rows
 
 
@@ -72,6 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--json", type=Path, default=Path("bench.json"), metavar="FILE", help="where JSON goes"
     )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="where a table for the docs goes")
     parser.add_argument("--quick", action="store_true", help="tiny counts, to see that everything runs")
     parser.add_argument("--million", action="store_true", help="also shred a tenant with 1,000,000 subjects")
     options = parser.parse_args(arguments)
@@ -87,6 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     ran_on = machine()
     print_report(rows, ran_on)
     options.json.write_text(as_document(rows, ran_on), encoding="utf-8")
+    if options.markdown is not None:
+        options.markdown.write_text(as_markdown(rows, ran_on), encoding="utf-8")
     print(f"\nThe same as JSON: {options.json}")
 
 

@@ -16,9 +16,11 @@ from rich.table import Table
 
 from benchmarks.measure import Sample
 
-__all__ = ["Row", "as_document", "machine", "print_report", "ratio_row"]
+__all__ = ["Row", "as_document", "as_markdown", "machine", "print_report", "ratio_row"]
 
 WIDTH = 120
+
+_VERDICTS = {True: "yes", False: "NO", None: ""}
 
 _PACKAGES = ("fieldvault", "cryptography", "sqlalchemy", "sqlalchemy-utils", "tink", "asherah")
 
@@ -94,10 +96,7 @@ def print_report(rows: Iterable[Row], ran_on: dict[str, str]) -> None:
     """Print the tables, one a section, and what they were measured on."""
     console = Console()
     console.width = max(console.width, WIDTH)  # a pipe has no width, and the tables want this one
-    sections: dict[str, list[Row]] = {}
-    for row in rows:
-        sections.setdefault(row.section, []).append(row)
-    for section, lines in sections.items():
+    for section, lines in _by_section(rows).items():
         console.print(_table(section, lines))
         for row in lines:
             if row.note:
@@ -112,6 +111,22 @@ def as_document(rows: Sequence[Row], ran_on: dict[str, str]) -> str:
     return json.dumps({"machine": ran_on, "rows": lines}, indent=2, ensure_ascii=False) + "\n"
 
 
+def as_markdown(rows: Iterable[Row], ran_on: dict[str, str]) -> str:
+    """The same as one Markdown table, for docs/performance.md."""
+    lines = ["| | measured | figure | middle half | budget | met |", "|---|--:|--:|--:|--:|---|"]
+    for section, own in _by_section(rows).items():
+        lines.append(f"| **{section}** | | | | | |")
+        lines += [f"| {' | '.join((row.what, *_cells(row), _VERDICTS[row.met]))} |" for row in own]
+    return "\n".join((*lines, "", ", ".join(f"{name} {value}" for name, value in ran_on.items()), ""))
+
+
+def _by_section(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    sections: dict[str, list[Row]] = {}
+    for row in rows:
+        sections.setdefault(row.section, []).append(row)
+    return sections
+
+
 def _table(section: str, rows: Iterable[Row]) -> Table:
     table = Table(title=section, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("", overflow="fold")
@@ -119,15 +134,17 @@ def _table(section: str, rows: Iterable[Row]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("met")
     for row in rows:
-        table.add_row(
-            row.what,
-            row.measured,
-            "not measured" if row.figure is None else _figure(row.figure, row.unit),
-            "" if row.quartiles is None else f"{row.quartiles[0]:.2f} to {row.quartiles[1]:.2f}",
-            "" if row.budget is None else f"≤ {row.budget:g}",
-            {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}[row.met],
-        )
+        table.add_row(row.what, *_cells(row), _VERDICTS[row.met], style="bold" if row.met is False else "")
     return table
+
+
+def _cells(row: Row) -> tuple[str, str, str, str]:
+    return (
+        row.measured,
+        "not measured" if row.figure is None else _figure(row.figure, row.unit),
+        "" if row.quartiles is None else f"{row.quartiles[0]:.2f} to {row.quartiles[1]:.2f}",
+        "" if row.budget is None else f"≤ {row.budget:g}",
+    )
 
 
 def _figure(figure: float, unit: str) -> str:

@@ -115,8 +115,6 @@ def _sm4_gcm(key: bytes) -> tuple[Seal, Open]:
         return encryptor.update(payload) + encryptor.finalize() + encryptor.tag
 
     def open_(nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
-        if len(sealed) < TAG_SIZE:
-            raise InvalidTag
         decryptor = Cipher(algorithm, modes.GCM(nonce, sealed[-TAG_SIZE:])).decryptor()
         decryptor.authenticate_additional_data(associated)
         return decryptor.update(sealed[:-TAG_SIZE]) + decryptor.finalize()

@@ -100,6 +100,9 @@ def opener(ring: KeyRing) -> OpenValue:
             )
             if key.is_text:
                 return payload.decode()
+        except UnicodeDecodeError:
+            # Authentic, and no text: the general decoder refuses it, outside of this handler.
+            pass
         except (InvalidTag, ValueError):
             payload = None
         if payload is None:

@@ -17,26 +17,40 @@ from fieldvault.keystores import SQLKeyStore
 from fieldvault.kms import LocalKMS
 
 FIELD = "customers.email"
+VALUES = 12
+
+SCOPES: list[tuple[str, str | None]] = [("acme", None), ("acme", "alice"), ("busy", None)]
+"""Whose values they seal; those of ``busy`` in a vault that rotates all the time."""
 
 
 def member(job: dict[str, Any], number: int, gate: int, answers: int, everything: int) -> None:
     """Seal, say so, then open what everybody sealed."""
-    vault = Vault(
-        kms=LocalKMS(job["root_keys"]),
-        key_store=SQLKeyStore(job["database"]),
-        rotation=RotationPolicy(**job["rotation"]),
-    )
-    place: dict[str, Any] = {"field": FIELD, "tenant": "acme", "subject": job["subject"]}
+    vaults = {
+        tenant: Vault(
+            kms=LocalKMS(job["root_keys"]), key_store=SQLKeyStore(job["database"]), rotation=rotation
+        )
+        for tenant, rotation in (("acme", None), ("busy", RotationPolicy(max_uses=24, block=8)))
+    }
     os.read(gate, 1)
-    blobs = [vault.encrypt(f"{number}/{index}", **place) for index in range(job["values"])]
+    sealed = [
+        [
+            vaults[tenant].encrypt(f"{number}/{index}", field=FIELD, tenant=tenant, subject=subject).hex()
+            for index in range(VALUES)
+        ]
+        for tenant, subject in SCOPES
+    ]
     with os.fdopen(answers, "w") as out:
-        json.dump([blob.hex() for blob in blobs], out)
+        json.dump(sealed, out)
     with os.fdopen(everything) as whole:
-        sealed = json.load(whole)
-    for other, theirs in enumerate(sealed):
-        opened = vault.decrypt_many([bytes.fromhex(blob) for blob in theirs], **place)
-        assert opened == [f"{other}/{index}" for index in range(job["values"])]
-    vault.close()
+        of_all = json.load(whole)
+    for other, theirs in enumerate(of_all):
+        for (tenant, subject), blobs in zip(SCOPES, theirs, strict=True):
+            opened = vaults[tenant].decrypt_many(
+                map(bytes.fromhex, blobs), field=FIELD, tenant=tenant, subject=subject
+            )
+            assert opened == [f"{other}/{index}" for index in range(VALUES)]
+    for vault in vaults.values():
+        vault.close()
 
 
 def run(job: dict[str, Any], number: int, gate: int, answers: int, everything: int) -> NoReturn:
@@ -65,7 +79,7 @@ def main(job: dict[str, Any]) -> None:
         os.close(all_reading)
         members.append((child, answer_reading, all_writing))
     os.close(gate_writing)
-    sealed: list[list[str]] = []
+    sealed: list[list[list[str]]] = []
     for _, reading, _ in members:
         with os.fdopen(reading) as answer:
             sealed.append(json.loads(answer.read() or "[]"))

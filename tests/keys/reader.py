@@ -1,6 +1,6 @@
-"""A process that reads one ciphertext each time that it is told: ``python -m tests.keys.reader JOB``.
+"""A process that reads some ciphertexts each time that it is told: ``python -m tests.keys.reader JOB``.
 
-A line on standard input has it read; it answers with ``ok`` or the name of the error. With ``"forked"`` it is a forked
+A line on standard input has it read; it answers with ``ok``, or the error's name, for each. With ``"forked"`` it is a forked
 child, whose parent had the key in its cache, that does so.
 """
 
@@ -26,22 +26,21 @@ def main(job: dict[str, Any]) -> None:
         key_store=SQLKeyStore(job["database"]),
         cache=CachePolicy(ttl=3600, lease=job["lease"], grace=0),
     )
-    blob = bytes.fromhex(job["blob"])
 
-    def read() -> str:
+    def read(blob: str) -> str:
         try:
-            assert vault.decrypt(blob, field=FIELD, tenant="acme") == "secret"
+            assert vault.decrypt(bytes.fromhex(blob), field=FIELD, tenant="acme") == "secret"
         except FieldVaultError as error:
             return type(error).__name__
         return "ok"
 
     if job["forked"]:
-        assert read() == "ok"
+        assert [read(blob) for blob in job["blobs"]] == ["ok"] * len(job["blobs"])
         child = os.fork()
         if child:
             sys.exit(os.waitpid(child, 0)[1])
     for _ in sys.stdin:
-        sys.stdout.write(read() + "\n")
+        sys.stdout.write(" ".join(read(blob) for blob in job["blobs"]) + "\n")
         sys.stdout.flush()
 
 

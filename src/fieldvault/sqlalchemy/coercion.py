@@ -116,7 +116,7 @@ def _enum(type_: sql.Enum) -> Coercion:
         member = members.get(name)
         if member is None:
             raise UnsupportedValue(
-                f"the enumeration {type_.name or cls} no longer has the member that was stored: keep old members"
+                f"the enumeration {type_.name or cls} lacks the member that was stored: keep old members"
             )
         return member
 

@@ -50,8 +50,8 @@ class Embedded:
                 self.encrypted[name] = type_
                 if not _is_value(value, type_):
                     raise UnsupportedQuery(
-                        f"{type_.field} is encrypted, so the database cannot compute it; compute it in Python "
-                        f"and pass the value, without a type of its own"
+                        f"{type_.field} is encrypted, so the database cannot compute it; compute it in "
+                        f"Python and pass the value, without a type of its own"
                     )
 
     def values_with(self, row: Row) -> Row:
@@ -161,5 +161,5 @@ def _plain(value: Any) -> Any:
 
 def _bind(value: Any, former: Any) -> Any:
     if isinstance(former, BindParameter):
-        return former._with_value(value, maintain_key=True)
+        return former._with_value(value, maintain_key=True)  # type: ignore[no-untyped-call]
     return BindParameter(None, value, type_=NullType(), unique=True)

@@ -40,7 +40,7 @@ class Reading:
     subject: Reader | None
 
 
-def readings_of(compiled: Any, dialect: Dialect, description: Sequence[Any]) -> Iterable[Reading]:
+def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[Reading]:
     """What a compiled statement reads of encrypted columns, by where they come from."""
     places = _places(compiled, description)
     scopes: dict[tuple[_Path, str], tuple[int, Column[Any]]] = {}
@@ -111,7 +111,9 @@ def _origin(entry: Any) -> tuple[Any, _Path | None]:
     return None, None
 
 
-def _reader(place: int, column: Column[Any], dialect: Dialect, description: Sequence[Any]) -> Reader:
+def _reader(
+    place: int, column: Column[Any], dialect: Dialect, description: Any
+) -> Reader:
     process = column.type._cached_result_processor(dialect, description[place][1])
     if process is None:
         return lambda row: row[place]

@@ -111,5 +111,5 @@ def _column(table: Table, mapper: Mapper[Any], name: str | None) -> Column[Any] 
     if name is None:
         return None
     attribute = mapper.get_property_by_column(mapper.columns[name])
-    columns: list[Column[Any]] = attribute.columns  # type: ignore[attr-defined]
+    columns: list[Column[Any]] = attribute.columns
     return next((column for column in columns if column.table is table), columns[0])

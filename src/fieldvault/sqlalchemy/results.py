@@ -38,7 +38,7 @@ def check_rows(
     context: ExecutionContext | None,
     executemany: bool,
 ) -> None:
-    """Listener of ``after_cursor_execute``: has the rows of a statement checked before they are handed out."""
+    """Listener of ``after_cursor_execute``: has the rows that a statement reads checked on their way out."""
     compiled = getattr(context, "compiled", None)
     if compiled is None or cursor.description is None or not getattr(compiled, "_result_columns", None):
         return
@@ -114,7 +114,7 @@ class _Check:
                         continue
                 if read_tenant is not None and key.tenant != tenant:
                     raise TenantMismatch(
-                        f"a value in a row of {self._reading.table.name} belongs to another tenant than the row"
+                        f"a value in a row of {self._reading.table.name} belongs to another tenant than it"
                     )
                 if read_subject is not None and key.subject != subject:
                     raise DecryptionError
@@ -136,17 +136,18 @@ def _known(state: InstanceState[Any], name: str | None) -> Reader | None:
 
 def _blob(value: Any, textual: bool) -> bytes | None:
     if value is None or (value.__class__ is bytes and not textual):
-        return value  # type: ignore[no-any-return]
-    if isinstance(value, str if textual else bytearray | memoryview):
-        return from_text(value) if textual else bytes(value)
-    raise MalformedCiphertext(
-        f"what is stored is {type(value).__name__} and no ciphertext in {'text' if textual else 'binary'} form"
-    )
+        return value
+    if textual and isinstance(value, str):
+        return from_text(value)
+    if not textual and isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    form = "text" if textual else "binary"
+    raise MalformedCiphertext(f"what is stored is {type(value).__name__} and no ciphertext in {form} form")
 
 
 def _name(value: Any) -> str | None:
     if value.__class__ is str or value is None:
-        return value  # type: ignore[no-any-return]
+        return value
     return name_of(value, "the scope of a row")
 
 
@@ -170,17 +171,18 @@ class _CheckingCursor:
         return self._ahead.popleft() if self._ahead else None
 
     def fetchmany(self, *size: int) -> Any:
-        """The next rows; fewer than asked for where some were fetched ahead."""
-        return self._taken() or self._checked(self._cursor.fetchmany(*size))
+        """The next rows, those that were fetched ahead first."""
+        wanted = size[0] if size else self._cursor.arraysize
+        rows = [self._ahead.popleft() for _ in range(min(wanted, len(self._ahead)))]
+        if len(rows) < wanted:
+            rows.extend(self._checked(self._cursor.fetchmany(wanted - len(rows))))
+        return rows
 
     def fetchall(self) -> Any:
         """All rows that are left."""
-        return [*self._taken(), *self._checked(self._cursor.fetchall())]
-
-    def _taken(self) -> list[Any]:
-        ahead = list(self._ahead)
+        rows = [*self._ahead, *self._checked(self._cursor.fetchall())]
         self._ahead.clear()
-        return ahead
+        return rows
 
     def _checked(self, rows: Any) -> Any:
         for check in self._checks:

@@ -17,7 +17,6 @@ from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, 
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.embedded import Embedded, check_upsert
-from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["carry_rows"]
 
@@ -79,7 +78,7 @@ def _carry_values_lists(statement: Insert, carrying: _Rows) -> Insert:
 
 
 def _carry_update(statement: Update, rows: Sequence[Row], row: Row) -> Executed:
-    table = statement.table
+    table: Any = statement.table
     while not isinstance(table, Table) and hasattr(table, "element"):
         table = table.element
     columns = encrypted_columns(table) if isinstance(table, Table) else ()

@@ -20,8 +20,8 @@ def test_of_eight_processes_that_start_at_once_one_makes_the_first_key(database_
     """All of them make the tables, one the key, and all see the same one."""
     answers = crowd(database_url, "first_key", PROCESSES)
     assert len(answers) == PROCESSES
-    assert len({active for active, _ in answers}) == 1  # type: ignore[misc]
-    assert Counter(won for _, won in answers) == {True: 1, False: PROCESSES - 1}  # type: ignore[misc]
+    assert len({active for active, _ in answers}) == 1
+    assert Counter(won for _, won in answers) == {True: 1, False: PROCESSES - 1}
     assert check(database_url) == 1
 
 
@@ -31,10 +31,10 @@ def test_eight_processes_rotate_one_tenant_and_lose_nothing(database_url: str) -
     first_key(store, acme())
     assert len(crowd(database_url, "rotate", PROCESSES)) == PROCESSES
     keys = store.keys("acme", None)
-    assert [key.version for key in keys] == list(range(1, 15 * PROCESSES + 2))
+    assert [key.version for key in keys] == list(range(1, 5 * PROCESSES + 2))
     assert [key.state for key in keys].count(KeyState.ACTIVE) == 1
     assert keys[-1].state is KeyState.ACTIVE
-    assert store.generation() == 15 * PROCESSES
+    assert store.generation() == 5 * PROCESSES
     store.close()
 
 
@@ -43,7 +43,6 @@ def test_a_process_killed_anywhere_leaves_the_old_state_or_the_new(database_url:
     SQLKeyStore(database_url).close()
     counts = crowd(database_url, "kill", 25)
     assert len(counts) == 25
-    assert isinstance(counts[-1], int)
     assert counts[-1] > 25, "the processes were killed before they did anything"
 
 
@@ -71,9 +70,7 @@ def test_a_forked_child_uses_connections_of_its_own(database_url: str, own: bool
         for number in range(10):
             first_key(store, KeySlot(f"child {number}"))
 
-    for _ in range(2):
-        assert _in_a_child(lambda: store.generation() and os.abort()) == 0
-    assert _in_a_child(work) == 0
+    assert _in_a_child(store.generation) == _in_a_child(work) == 0
     for number in range(10):
         first_key(store, KeySlot(f"parent {number}"))
     assert len(list(store.tenants())) == 21
