@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks.keys import herd_rows, page_rows, round_robin_rows, shred_rows
 from benchmarks.memory import memory_rows
 from benchmarks.orm import orm_rows
+from benchmarks.parts import part_rows
 from benchmarks.report import Row, as_document, as_markdown, machine, print_report
 from benchmarks.values import value_rows
 
@@ -56,6 +57,7 @@ MILLION = 1_000_000
 def measured(extent: Extent) -> Iterator[Row]:
     """Every row of the report, as it is measured."""
     yield from value_rows(rounds=extent.rounds, calls=extent.calls)
+    yield from part_rows(rounds=extent.rounds, calls=extent.calls)
     yield from orm_rows(
         rows=extent.orm_rows, processes=extent.orm_processes, collectors=extent.orm_collectors
     )

@@ -94,17 +94,16 @@ def opener(ring: KeyRing) -> OpenValue:
         if subject is not None and key.subject != subject:
             raise DecryptionError
         end = key.nonce_end
+        payload: bytes | None = None
         try:
             payload = key.open(
                 blob[HEADER_SIZE:end], blob[end:], key.contexts.get(field) or _context(key, field)
             )
             if key.is_text:
                 return payload.decode()
-        except UnicodeDecodeError:
-            # Authentic, and no text: the general decoder refuses it, outside of this handler.
-            pass
         except (InvalidTag, ValueError):
-            payload = None
+            # What is authentic and no UTF-8 is refused by the general decoder, outside of this handler.
+            pass
         if payload is None:
             _refuse(blob)
         return decode(key.kind, payload)

@@ -1,6 +1,7 @@
 """Call the command line: in this process, and as the program that people install."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -39,9 +40,19 @@ def call(*arguments: str, typed: str | None = None) -> Answer:
 
 
 def run(*arguments: str, typed: str | None = None) -> Answer:
-    """Run the installed program."""
+    """Run the installed program.
+
+    In the environment that Python sees: the readline library, where something has loaded it, adds the width
+    of a terminal to the one that children inherit.
+    """
     done = subprocess.run(
-        [PROGRAM, *arguments], input=typed or "", capture_output=True, text=True, timeout=60, check=False
+        [PROGRAM, *arguments],
+        env=dict(os.environ),
+        input=typed or "",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 

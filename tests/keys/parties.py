@@ -1,4 +1,4 @@
-"""What the tests of keys share: vaults that stand for processes, with all that they ask of their backends seen."""
+"""What the tests of keys share: vaults that stand for processes, watched in what they ask of their backends."""
 
 from __future__ import annotations
 

@@ -41,9 +41,7 @@ def test_a_key_is_replaced_before_its_bound(rig: Rig, max_uses: int, block: int)
     assert_within(rig, blobs, max_uses)
     usable = max_uses // block * block
     assert len(data_keys(rig)) == -(-21 // usable)
-    assert [record.state for record in data_keys(rig)[:-1]] == [KeyState.RETIRED] * (
-        len(data_keys(rig)) - 1
-    )
+    assert [record.state for record in data_keys(rig)[:-1]] == [KeyState.RETIRED] * (len(data_keys(rig)) - 1)
     assert [party.open(blob) for blob in blobs] == list(range(21))
 
 
@@ -190,9 +188,8 @@ def test_without_an_age_none_is_replaced_for_it(memory_rig: Rig) -> None:
     assert memory_rig.party().seal("y")[3:19] == blob[3:19]
 
 
-def test_a_key_that_must_be_replaced_does_not_seal_while_it_cannot_be(
-    memory_rig: Rig, impatient: None
-) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_key_that_must_be_replaced_does_not_seal_while_it_cannot_be(memory_rig: Rig) -> None:
     """The KMS is out: the bound comes before the grace."""
     party = memory_rig.party(rotation=RotationPolicy(max_uses=2, block=2))
     party.seal("x")
@@ -233,7 +230,9 @@ def test_a_key_that_another_process_replaced_meanwhile_is_not_replaced_again(mem
     )
     party.seal("x")
     other.vault.rotate("acme")
-    memory_rig.store.transition(data_keys(memory_rig)[-1].key_id, expect=KeyState.ACTIVE, to=KeyState.SUSPENDED)
+    memory_rig.store.transition(
+        data_keys(memory_rig)[-1].key_id, expect=KeyState.ACTIVE, to=KeyState.SUSPENDED
+    )
     with pytest.raises(Exception, match="suspended"):
         party.seal("y")
     assert len(data_keys(memory_rig)) == 2

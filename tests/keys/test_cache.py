@@ -26,9 +26,7 @@ class Keys:
     def __init__(self, kms: LocalKMS) -> None:
         self._kms = kms
 
-    def __call__(
-        self, tenant: str, subject: str | None = None, purpose: Purpose = Purpose.DATA
-    ) -> CachedKey:
+    def __call__(self, tenant: str, subject: str | None = None, purpose: Purpose = Purpose.DATA) -> CachedKey:
         """Return a new key of a slot."""
         record, secret = new_record(KeySlot(tenant, subject, purpose), 1, self._kms, uses=0)
         return CachedKey(record, secret, loaded_at=0, expires=10, vouched_until=5)
@@ -104,9 +102,7 @@ def test_a_key_that_made_room_may_finish_but_is_offered_to_nobody(cache: KeyCach
 def test_only_touched_scopes_are_revoked(key_of: Keys) -> None:
     """A subject's change leaves its tenant alone, a tenant's own change its subjects."""
     cache = KeyCache(10)
-    keys = {
-        scope: key_of(*scope) for scope in (("a", None), ("a", "x"), ("a", "y"), ("b", None), ("b", "x"))
-    }
+    keys = {scope: key_of(*scope) for scope in (("a", None), ("a", "x"), ("a", "y"), ("b", None), ("b", "x"))}
     for key in keys.values():
         cache.put(key)
     cache.drop([])

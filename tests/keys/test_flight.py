@@ -80,7 +80,7 @@ def test_what_the_leader_met_every_follower_meets() -> None:
     started = threading.Barrier(8)
     calls: list[int] = []
 
-    def load(keys: list[str]) -> dict[str, str | Exception]:
+    def load(_: list[str]) -> dict[str, str | Exception]:
         calls.append(1)
         time.sleep(0.1)
         raise KMSUnavailable("out", 7)

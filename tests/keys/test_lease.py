@@ -264,3 +264,24 @@ def test_a_load_that_outlasts_the_memory_of_changes_reads_again(memory_rig: Rig)
             party.vault.ring.lease.renew()
     assert load.result() == "x"
     assert party.kms_calls() == ["unwrap_many"] * 2
+
+
+def test_what_was_read_beyond_the_known_generation_is_not_vouched_for(memory_rig: Rig) -> None:
+    """Nor anything before the first lease."""
+    party = memory_rig.party()
+    lease = party.vault.ring.lease
+    memory_rig.party().seal("x")
+    (record,) = memory_rig.store.keys("acme", None)
+    assert not lease.vouches(record, 0)
+    lease.renew()
+    assert lease.vouches(record, 0)
+    assert not lease.vouches(record, 1)
+
+
+def test_a_renewal_that_has_just_landed_is_not_repeated(memory_rig: Rig) -> None:
+    """Who comes late to a flight looks first."""
+    party = memory_rig.party()
+    party.vault.ring.lease.renew()
+    party.store.calls.clear()
+    party.vault.ring.lease._renew_once(["lease"])
+    assert party.store.calls == []

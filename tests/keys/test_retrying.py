@@ -61,7 +61,7 @@ def test_a_repeat_that_fails_as_a_whole_takes_nothing_back(local_kms: LocalKMS, 
     kms = FaultyKMS(local_kms)
     items = [WrappedKey(local_kms.wrap(KEY, context={"n": str(n)}), {"n": str(n)}) for n in range(2)]
     kms.fail_items(KMSUnavailable("throttled"), when=lambda context: context["n"] == "1", times=1)
-    kms.fail(error, when=lambda context: len(kms.calls) > 1)
+    kms.fail(error, when=lambda _: len(kms.calls) > 1)
     first, second = RetryingKMS(kms, deadline=0.1).unwrap_many(items)
     assert first == KEY
     assert isinstance(second, type(error))

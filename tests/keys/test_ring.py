@@ -66,7 +66,8 @@ def test_sealing_and_opening_under_one_cold_key_share_the_kms_call(rig: Rig) -> 
     assert party.kms_calls() == ["unwrap_many"]
 
 
-def test_a_herd_whose_kms_is_out_hears_of_it_from_one_call(memory_rig: Rig, impatient: None) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_herd_whose_kms_is_out_hears_of_it_from_one_call(memory_rig: Rig) -> None:
     """Each thread raises an error of its own."""
     blob = memory_rig.party().seal("x")
     party = memory_rig.party()
@@ -95,7 +96,9 @@ def test_a_blocked_kms_holds_up_nobody_whose_keys_are_there(rig: Rig) -> None:
     rig.clock.advance(290)
     party.seal("warm")
     party.seal("warm", subject="alice")
-    with party.kms.hold(when=lambda context: context["tenant"] == "globex" or context["key_id"] == old[3:19].hex()) as hold:
+    with party.kms.hold(
+        when=lambda context: context["tenant"] == "globex" or context["key_id"] == old[3:19].hex()
+    ) as hold:
         blocked = [Running(lambda: party.open(cold, "globex")), Running(lambda: party.seal("y", "globex"))]
         assert hold.reached.wait(10)
         rig.clock.advance(15)
@@ -141,7 +144,9 @@ def test_a_key_pushed_out_while_it_was_loaded_serves_no_longer_than_its_lease(me
     assert not ring._freshen(made)
 
 
-def test_a_key_whose_state_never_settles_is_given_up_on(memory_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_whose_state_never_settles_is_given_up_on(
+    memory_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a number of rounds, for reading and for writing."""
     party = memory_rig.party()
     blob = party.seal("x")
@@ -196,3 +201,12 @@ def test_a_vault_that_is_gone_is_forgotten_by_forks(memory_rig: Rig) -> None:
     if child == 0:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_where_nothing_forks_nothing_is_registered(memory_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every system has the hook."""
+    import os
+
+    monkeypatch.delattr(os, "register_at_fork")
+    party = memory_rig.party()
+    assert party.open(party.seal("x")) == "x"

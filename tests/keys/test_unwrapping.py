@@ -5,7 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from fieldvault import CachePolicy
-from fieldvault.errors import FieldVaultError, KeyStoreError, KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
+from fieldvault.errors import (
+    FieldVaultError,
+    KeyStoreError,
+    KMSDenied,
+    KMSError,
+    KMSKeyDisabled,
+    KMSUnavailable,
+)
 from tests.keys.parties import Party, Rig
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -28,7 +35,7 @@ def error_of(work: Callable[[], object]) -> type[Exception] | None:
 
 @SUBJECTS
 def test_an_unreachable_kms_is_bridged_up_to_the_grace(memory_rig: Rig, subject: str | None) -> None:
-    """Cached keys open and seal for ttl and grace; then the outage is told, as one; then all is well again."""
+    """Cached keys open and seal for age and grace; then the outage is told, as one; then all is well again."""
     party = memory_rig.party(POLICY)
     blob = party.seal("x", subject=subject)
     party.kms.fail(KMSUnavailable("out"))
@@ -114,7 +121,9 @@ def test_a_cold_key_in_an_outage_is_an_outage(memory_rig: Rig) -> None:
 
 @SUBJECTS
 @pytest.mark.parametrize(
-    "error", [KMSDenied("no"), KMSKeyDisabled("gone"), KMSError("not a key of this KMS")], ids=lambda it: type(it).__name__
+    "error",
+    [KMSDenied("no"), KMSKeyDisabled("gone"), KMSError("not a key of this KMS")],
+    ids=lambda it: type(it).__name__,
 )
 def test_a_refusal_is_never_bridged(memory_rig: Rig, error: KMSError, subject: str | None) -> None:
     """Once it is known, at the end of the key's age, nothing is served; not even in an outage right after."""
@@ -277,7 +286,11 @@ def test_an_outage_never_comes_as_a_wrong_key(memory_rig: Rig) -> None:
     allowed = {None, KMSUnavailable, KeyStoreError}
 
     def tell(party: Party, blob: bytes) -> None:
-        for work in (lambda: party.open(blob), lambda: party.seal("y"), lambda: party.seal("y", subject="alice")):
+        for work in (
+            lambda: party.open(blob),
+            lambda: party.seal("y"),
+            lambda: party.seal("y", subject="alice"),
+        ):
             assert error_of(work) in allowed
 
     for kms_out in (False, True):

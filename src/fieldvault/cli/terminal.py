@@ -115,12 +115,15 @@ class Terminal:
             # ASCII only: valid whatever the encoding of stdout.
             click.echo(json.dumps(document, indent=2))
             return
+        # A pipe has no width, and a line that is broken in it cannot be searched.
+        unbounded = not sys.stdout.isatty() and "COLUMNS" not in os.environ
         console = Console(
             markup=False,
             emoji=False,
             highlight=False,
-            # A pipe has no width, and a line that is broken in it cannot be searched.
-            width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNBOUNDED,
+            width=_UNBOUNDED if unbounded else None,
+            # With a width alone, rich still takes the one of a dumb terminal.
+            height=1 if unbounded else None,
         )
         with console.capture() as captured:
             for line in lines:

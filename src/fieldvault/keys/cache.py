@@ -76,7 +76,7 @@ class ValueKey:
 
 
 class CachedKey:
-    """An unwrapped data key with its record, until ``expires``; ``loaded_at`` is when the KMS answered for it.
+    """An unwrapped data key with its record, until ``expires``; the KMS answered for it at ``loaded_at``.
 
     ``value_keys`` has what was made of it, by suite number and type; they share the block of reserved
     messages, ``uses``. ``evicted`` says that the cache has it no longer, and so that no revocation reaches

@@ -125,7 +125,7 @@ class Unwrapper:
         return key
 
     def failed(self, record: KeyRecord, error: Exception) -> Outcome:
-        """What serves in place of a key that could not be unwrapped: an expired copy in an outage, or the error.
+        """What serves in place of a key that was not unwrapped: in an outage an expired copy, else the error.
 
         A key that was refused is forgotten, and so is what it wraps.
         """

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import Null
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ColumnElement, Null
+from sqlalchemy.types import Boolean, TypeEngine
 
 from fieldvault.errors import UnsupportedQuery
 
 __all__ = ["PresenceComparator"]
 
-_PRESENCE = (operators.is_, operators.is_not, operators.eq, operators.ne)
+_EQUALITY = (operators.eq, operators.ne)
+_PRESENCE = (*_EQUALITY, operators.is_, operators.is_not)
 
 
 class PresenceComparator(TypeEngine.Comparator[Any]):
@@ -24,17 +26,35 @@ class PresenceComparator(TypeEngine.Comparator[Any]):
         Raises:
             UnsupportedQuery: any other question.
         """
-        if op in _PRESENCE and (other[0] is None or isinstance(other[0], Null)):
+        value = other[0] if op in _PRESENCE else self
+        if value is None or isinstance(value, Null):
             return super().operate(op, *other, **kwargs)
-        return self._refuse(op)
+        if op in _EQUALITY and isinstance(value, ColumnElement) and not isinstance(value, BindParameter):
+            return _Incomparable(self.expr, value, op, type_=Boolean())
+        raise _refusal(self.expr, op)
 
-    def reverse_operate(self, op: operators.OperatorType, other: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+    def reverse_operate(self, op: operators.OperatorType, other: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002
         """Refused as ``operate`` does."""
-        self._refuse(op)
+        raise _refusal(self.expr, op)
 
-    def _refuse(self, op: operators.OperatorType) -> NoReturn:
-        name = getattr(op, "__name__", str(op))
-        raise UnsupportedQuery(
-            f"{self.expr} is encrypted, so the database cannot answer {name!r} on it; "
-            "select the rows by other columns and compare in Python, or ask is_(None)"
-        )
+
+class _Incomparable(BinaryExpression[bool]):
+    """An encrypted column and another: refused as soon as a statement is made of it.
+
+    Not before: SQLAlchemy finds columns in lists and dictionaries by comparing them.
+    """
+
+    inherit_cache = True
+
+
+@compiles(_Incomparable)
+def _refuse(element: _Incomparable, compiler: Any, **kwargs: Any) -> NoReturn:
+    raise _refusal(element.left, element.operator)
+
+
+def _refusal(expression: Any, op: Any) -> UnsupportedQuery:
+    name = getattr(op, "__name__", str(op))
+    return UnsupportedQuery(
+        f"{expression} is encrypted, so the database cannot answer {name!r} on it; "
+        "select the rows by other columns and compare in Python, or ask is_(None)"
+    )

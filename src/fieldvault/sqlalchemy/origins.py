@@ -97,7 +97,8 @@ def _places(compiled: Any, description: Sequence[Any]) -> Sequence[int | None]:
 def _origin(entry: Any) -> tuple[Any, _Path | None]:
     """The table's column that a result column shows, and the way to it; no way for what is computed."""
     for shown in entry.objects:
-        column, path = shown, list[Any]()
+        column: Any = shown
+        path: list[Any] = []
         while column is not None:
             if isinstance(column, Label):
                 column = column.element
@@ -106,14 +107,12 @@ def _origin(entry: Any) -> tuple[Any, _Path | None]:
             path.append(table)
             if isinstance(table, Table):
                 return column, tuple(path)
-            proxied = getattr(column, "_proxies", ()) if table is not None else ()
+            proxied = () if table is None else column._proxies
             column = proxied[0] if len(proxied) == 1 else None
     return None, None
 
 
-def _reader(
-    place: int, column: Column[Any], dialect: Dialect, description: Any
-) -> Reader:
+def _reader(place: int, column: Column[Any], dialect: Dialect, description: Any) -> Reader:
     process = column.type._cached_result_processor(dialect, description[place][1])
     if process is None:
         return lambda row: row[place]

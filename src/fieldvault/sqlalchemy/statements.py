@@ -45,7 +45,7 @@ def _carry_insert(statement: Insert, rows: Sequence[Row], row: Row) -> Executed:
     columns = encrypted_columns(table) if isinstance(table, Table) else ()
     if not isinstance(table, Table) or not columns:
         return statement, rows, row
-    carrying = _Rows(table, columns)
+    carrying = _Rows(columns)
     if statement.select is not None:
         raise UnsupportedQuery(
             f"insert().from_select() into {table.name} would copy values that are sealed for other rows, "
@@ -114,11 +114,12 @@ def _is_plain(value: Any) -> bool:
 class _Rows:
     """Makes carriers for the rows of one table."""
 
-    def __init__(self, table: Table, columns: Sequence[Column[Any]]) -> None:
-        self.table = table
+    def __init__(self, columns: Sequence[Column[Any]]) -> None:
+        # Not the statement's own table: the ORM sends a copy with annotations.
+        self.table = columns[0].table
         self._columns = columns
-        self._binding: Binding = binding_of(table.metadata)
-        self.scope: RowScope | None = self._binding.scopes.get(table)
+        self._binding: Binding = binding_of(self.table.metadata)
+        self.scope: RowScope | None = self._binding.scopes.get(self.table)
 
     def carried(self, row: Row) -> dict[str, Any]:
         """What is to be put into a row: carriers, and defaults that have to be known for them."""

@@ -19,10 +19,6 @@ Context = Mapping[str, str]
 When = Callable[[Context], bool]
 
 
-def _always(_: Context) -> bool:
-    return True
-
-
 class ManualClock:
     """A clock for ``Vault(clock=…)`` that stands still until it is told to move on.
 
@@ -85,7 +81,7 @@ class Hold:
 class _Trouble:
     """What befalls calls, or single items, whose context ``when`` accepts, ``times`` times."""
 
-    when: When
+    when: When | None
     times: float
     hold: Hold | None = None
     error: KMSError | None = None
@@ -96,7 +92,7 @@ class _Trouble:
     def strikes(self, contexts: Sequence[Context]) -> bool:
         """Whether it befalls a call, or an item, with these contexts now."""
         with self.lock:
-            if self.times <= 0 or not (self.when is _always or any(map(self.when, contexts))):
+            if self.times <= 0 or not (self.when is None or any(map(self.when, contexts))):
                 return False
             self.times -= 1
             return True
@@ -117,21 +113,21 @@ class FaultyKMS:
 
     # -- trouble to order -----------------------------------------------------------------------------------
 
-    def fail(self, error: KMSError, *, when: When = _always, times: float = float("inf")) -> None:
+    def fail(self, error: KMSError, *, when: When | None = None, times: float = float("inf")) -> None:
         """Answer whole calls, ``check`` too, with ``error``: an outage, a denial, a disabled root key."""
         self._troubles.append(_Trouble(when, times, error=error))
 
-    def fail_items(self, error: KMSError, *, when: When = _always, times: float = float("inf")) -> None:
+    def fail_items(self, error: KMSError, *, when: When | None = None, times: float = float("inf")) -> None:
         """Answer those items of ``unwrap_many`` with ``error``, and the others rightly."""
         self._troubles.append(_Trouble(when, times, item_error=error))
 
-    def hold(self, *, when: When = _always, times: float = float("inf"), limit: float = 30.0) -> Hold:
+    def hold(self, *, when: When | None = None, times: float = float("inf"), limit: float = 30.0) -> Hold:
         """Hold calls up until they are released."""
         held = Hold(limit)
         self._troubles.append(_Trouble(when, times, hold=held))
         return held
 
-    def lie(self, *, when: When = _always, times: float = float("inf")) -> None:
+    def lie(self, *, when: When | None = None, times: float = float("inf")) -> None:
         """Unwrap into another key than was wrapped."""
         self._troubles.append(_Trouble(when, times, lies=True))
 

@@ -63,14 +63,15 @@ def rotate(url: str) -> object:
     return lost
 
 
-def churn(url: str) -> object:
+def churn(url: str, ready: int) -> None:
     """Make, rotate, suspend, and shred keys, for as long as it lasts."""
     store = SQLKeyStore(url)
-    for _ in range(10_000):
+    while True:
         slot = KeySlot(f"tenant {random.randrange(40)}", random.choice([None, "ann"]))
         there = list(store.keys(slot.tenant, slot.subject))
         active = next((key for key in there if key.state is KeyState.ACTIVE), None)
         newest = max((key.version for key in there), default=0)
+        os.write(ready, b"!")
         try:
             added = [Addition(record(slot, newest + 1), None if active is None else active.key_id)]
             added.append(Addition(record(KeySlot(slot.tenant, "bob"), random.randrange(1, 9)), None))
@@ -81,16 +82,16 @@ def churn(url: str) -> object:
             store.transition(active.key_id, expect=KeyState.RETIRED, to=KeyState.SUSPENDED)
         if random.random() < 0.3:
             store.shred(fence(slot.tenant, slot.subject))
-    return None
 
 
 def kill(url: str) -> object:
     """Kill a churning process at a moment that chance picks; what is left is whole."""
+    ready, say_ready = os.pipe()
     child = os.fork()
     if child == 0:
-        _child(churn, url)
-    # Chance picks; long enough that most are past their first statements.
-    time.sleep(random.uniform(0.02, 0.12))
+        churn(url, say_ready)
+    os.read(ready, 1)
+    time.sleep(random.uniform(0, 0.06))
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)
@@ -133,7 +134,7 @@ def check(url: str) -> int:
 def _child(job: Callable[[str], object], url: str) -> None:
     code = 1
     try:
-        print(json.dumps(job(url)), flush=True)
+        os.write(1, json.dumps(job(url)).encode() + b"\n")
         code = 0
     finally:
         os._exit(code)
@@ -141,7 +142,7 @@ def _child(job: Callable[[str], object], url: str) -> None:
 
 def main(url: str, job: str, number: int) -> int:
     """Run the job in ``number`` processes that begin together; 0 if all of them ended well."""
-    jobs = {each.__name__: each for each in (first_key, rotate, churn)}
+    jobs = {each.__name__: each for each in (first_key, rotate)}
     if job == "kill":
         for _ in range(number):
             print(kill(url), flush=True)

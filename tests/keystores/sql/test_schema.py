@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 from sqlalchemy import Connection, create_engine, inspect, text, update
+from sqlalchemy.pool import NullPool
 
 from fieldvault.errors import KeyStoreError
 from fieldvault.keystores import SQLKeyStore
@@ -17,7 +18,7 @@ def _add_table(connection: Connection) -> None:
 
 
 def _version(url: str) -> int:
-    engine = create_engine(url)
+    engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
         return (
             connection.scalar(
@@ -28,7 +29,11 @@ def _version(url: str) -> int:
 
 
 def _tables(url: str) -> set[str]:
-    return {name for name in inspect(create_engine(url)).get_table_names() if name.startswith("fieldvault")}
+    return {
+        name
+        for name in inspect(create_engine(url, poolclass=NullPool)).get_table_names()
+        if name.startswith("fieldvault")
+    }
 
 
 @pytest.fixture
@@ -129,20 +134,18 @@ def test_an_upgrade_by_many_at_once_is_made_once(database_url: str, monkeypatch:
 def test_a_newer_store_is_refused(database_url: str) -> None:
     """An older release would not know what it breaks."""
     SQLKeyStore(database_url).close()
-    engine = create_engine(database_url)
+    engine = create_engine(database_url, poolclass=NullPool)
     with engine.begin() as connection:
         connection.execute(update(meta).where(meta.c.name == "schema_version").values(value=len(STEPS) + 1))
     with pytest.raises(KeyStoreError, match=f"schema version {len(STEPS) + 1}, this release knows up to"):
         SQLKeyStore(database_url)
-    engine.dispose()
 
 
 def test_tables_hold_all_of_unicode_whatever_the_database_defaults_to(mariadb_url: str) -> None:
     """A MariaDB database made for Latin-1 and tables without transactions is no obstacle."""
-    engine = create_engine(mariadb_url)
+    engine = create_engine(mariadb_url, poolclass=NullPool)
     with engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE {engine.url.database} CHARACTER SET latin1"))
-    engine.dispose()
     odd = create_engine(mariadb_url, connect_args={"init_command": "SET default_storage_engine = MyISAM"})
     store = SQLKeyStore(odd)
     set_ = fence(reason="客户要求删除 🗑")

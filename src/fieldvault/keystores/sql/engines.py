@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import QueuePool
 
 from fieldvault.errors import ConfigurationError
 
@@ -29,14 +30,15 @@ def open_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
-            return create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+            options = {"timeout": BUSY_SECONDS}
+            return create_engine(parsed, hide_parameters=True, connect_args=options, poolclass=QueuePool)
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     except ModuleNotFoundError as error:
         problem = (
             f"the key store's database driver {error.name} is not installed; "
             "install the extra fieldvault[postgresql] or fieldvault[mariadb]"
         )
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, NoSuchModuleError, ValueError):
         problem = _WANTED
     raise ConfigurationError(problem)
 
@@ -78,10 +80,6 @@ def check_transactions(connection: Connection) -> None:
         ConfigurationError: each statement commits by itself, others' uncommitted rows are seen, or it is
             SQLite in memory.
     """
-    if _commits_each_statement(connection):
-        raise ConfigurationError(
-            "the key store's engine has the isolation level AUTOCOMMIT; pass one with transactions"
-        )
     if connection.dialect.name == "sqlite":
         if not any(row.file for row in connection.exec_driver_sql("PRAGMA database_list")):
             raise ConfigurationError(
@@ -90,6 +88,10 @@ def check_transactions(connection: Connection) -> None:
     elif connection.get_isolation_level() == "READ UNCOMMITTED":
         raise ConfigurationError(
             "the key store's engine has the isolation level READ UNCOMMITTED; READ COMMITTED is the least"
+        )
+    if _commits_each_statement(connection):
+        raise ConfigurationError(
+            "the key store's engine has the isolation level AUTOCOMMIT; pass one with transactions"
         )
 
 
@@ -100,5 +102,6 @@ def _commits_each_statement(connection: Connection) -> bool:
     driver = connection.connection.dbapi_connection
     if getattr(driver, "autocommit", None) is True:
         return True
-    # SQLite: the driver begins no transactions, and no listener of the engine has begun one in its place.
+    # SQLite: the driver begins no transactions, and no listener of the engine has begun one in its place,
+    # though a statement was executed by now.
     return getattr(driver, "isolation_level", "") is None and getattr(driver, "in_transaction", None) is False

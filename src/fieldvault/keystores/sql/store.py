@@ -18,7 +18,7 @@ from fieldvault.keys.records import (
     check_transition,
 )
 from fieldvault.keystores.sql import reading, writing
-from fieldvault.keystores.sql.engines import anchored, open_engine
+from fieldvault.keystores.sql.engines import anchored, check_transactions, open_engine
 from fieldvault.keystores.sql.rows import batches, change_of, fence_of, in_slots
 from fieldvault.keystores.sql.schema import STEPS, changes, is_newest, keys, upgrade
 from fieldvault.keystores.sql.transactions import Transactions
@@ -48,8 +48,13 @@ class SQLKeyStore:
         engine = open_engine(database) if isinstance(database, str) else database
         self._owned = isinstance(database, str)
         self._transactions = Transactions(engine)
-        if not self._transactions.read(lambda connection: is_newest(connection, STEPS)):
-            self._transactions.define(lambda connection: upgrade(connection, STEPS))
+        try:
+            self._transactions.read(check_transactions)
+            if not self._transactions.read(lambda connection: is_newest(connection, STEPS)):
+                self._transactions.define(lambda connection: upgrade(connection, STEPS))
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def from_config(cls, section: Section) -> SQLKeyStore:

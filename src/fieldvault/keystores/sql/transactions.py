@@ -22,7 +22,7 @@ from tenacity import (
 )
 
 from fieldvault.errors import KeyStoreError
-from fieldvault.keystores.sql.engines import BUSY_SECONDS, check_engine, check_transactions
+from fieldvault.keystores.sql.engines import BUSY_SECONDS, check_engine
 
 __all__ = ["Transactions"]
 
@@ -58,15 +58,13 @@ class Transactions:
     """Runs work on an engine; the only place that sees the database's errors.
 
     Raises:
-        ConfigurationError: the engine cannot keep the promises of a key store.
-        KeyStoreError: the database cannot be reached.
+        ConfigurationError: no engine of a database that the store knows.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = check_engine(engine)
         self._dialect = engine.dialect.name
         _forget_connections_in_children(engine)
-        self.read(check_transactions)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """``work`` in a connection, for reading."""

@@ -1,0 +1,62 @@
+"""Making keys: what happens between a key's entry into the store and its entry into the cache."""
+
+import pytest
+
+from fieldvault.keys.records import KeyState
+from tests.keys.parties import Rig
+
+
+def test_a_first_key_that_was_replaced_at_once_is_not_used(rig: Rig) -> None:
+    """Another process rotated before its maker could cache it; the maker seals under the other's."""
+    party, other = rig.party(), rig.party()
+
+    def meanwhile() -> None:
+        other.vault.rotate("acme")
+        party.vault.ring.lease.renew()
+
+    party.store.once(party.store.after, "add_active", meanwhile)
+    blob = party.seal("x")
+    assert [record.state for record in rig.store.keys("acme", None)] == [KeyState.RETIRED, KeyState.ACTIVE]
+    assert blob[3:19] == rig.store.keys("acme", None)[1].key_id
+    assert party.open(blob) == "x"
+
+
+def test_a_successor_that_was_replaced_at_once_is_not_used(rig: Rig) -> None:
+    """Its maker is told which key it made, and seals under the newest."""
+    party, other = rig.party(), rig.party()
+    party.seal("x")
+    party.store.once(party.store.after, "add_active", lambda: other.vault.rotate("acme") and None)
+    assert party.vault.rotate("acme").version == 2
+    assert party.seal("y")[3:19] == rig.store.keys("acme", None)[2].key_id
+
+
+@pytest.mark.parametrize("subject", [None, "alice"])
+def test_whoever_comes_second_takes_the_first_ones_key(rig: Rig, subject: str | None) -> None:
+    """Another process was first between the read and the write."""
+    party, other = rig.party(), rig.party()
+    blobs: list[bytes] = []
+    party.store.once(
+        party.store.before, "add_active", lambda: blobs.append(other.seal("first", subject=subject))
+    )
+    blobs.append(party.seal("second", subject=subject))
+    assert len({blob[3:19] for blob in blobs}) == 1
+    assert len(rig.store.keys("acme", subject)) == 1
+    assert [party.open(blob) for blob in blobs] == ["first", "second"]
+    assert [other.open(blob) for blob in blobs] == ["first", "second"]
+
+
+def test_a_subjects_key_is_no_younger_than_the_word_of_the_kms(memory_rig: Rig) -> None:
+    """It expires with the wrap key that opened or made it, and is opened anew with it."""
+    party = memory_rig.party()
+    blob = party.seal("x", subject="alice")
+    for _ in range(29):
+        memory_rig.clock.advance(10)
+        party.open(blob)
+    new = party.seal("y", subject="bob")
+    party.kms_calls()
+    memory_rig.clock.advance(9)
+    assert party.open(new) == "y"
+    assert party.kms_calls() == []
+    memory_rig.clock.advance(1)
+    assert party.open(new) == "y"
+    assert party.kms_calls() == ["unwrap_many"]
