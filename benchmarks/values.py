@@ -15,6 +15,7 @@ from benchmarks.peers import FIELD, PEERS, Missing, Peer
 from benchmarks.report import Row, ratio_row
 from benchmarks.world import world
 from fieldvault import Vault
+from fieldvault.sqlalchemy.carrier import Carrier
 
 __all__ = ["value_rows"]
 
@@ -81,12 +82,18 @@ def _vault(vault: Vault) -> Peer:
 
 
 def _column(vault: Vault, stack: ExitStack) -> Peer:
-    # What SQLAlchemy calls for each value that it binds or fetches; the ambient scope says whose it is.
+    # What SQLAlchemy calls for each value that it binds or fetches. Statements bring values in carriers, made
+    # for each row before (the bulk insert shows what that costs); readers have the ambient scope.
     column = fieldvault_model(vault).customer.__table__.c.email.type
     stack.enter_context(vault.scope(tenant=TENANT))
     dialect = sqlite.dialect()
     bind, result = column.bind_processor(dialect), column.result_processor(dialect, None)
-    return Peer(lambda text: lambda: bind(text), lambda blob: lambda: result(blob))
+
+    def sealing(text: str) -> Call:
+        carrier = Carrier(text, TENANT, None)
+        return lambda: bind(carrier)
+
+    return Peer(sealing, lambda blob: lambda: result(blob))
 
 
 def _prepared(

@@ -10,6 +10,9 @@ columns:
     subject = "CustomerId"
     columns = ["FirstName", "LastName", "Phone"]
 
+``uuids = ["id"]`` names columns that the application maps to ``Uuid``, which SQLite keeps as 32 hexadecimal
+digits: as a tenant or subject such a column is the UUID's usual text.
+
 It is one transaction: every value is sealed, written, read back through SQLAlchemy's ORM and compared with
 what was there, and only then committed. Stopped at any moment, it leaves the old database or the new one;
 started again it goes on. At the end the file is rebuilt without its free pages and searched, byte by byte,
@@ -23,6 +26,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import tomllib
+import uuid
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +39,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
+    Uuid,
     and_,
     create_engine,
     event,
@@ -45,7 +50,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
-from sqlalchemy.types import NullType
+from sqlalchemy.types import NullType, TypeEngine
 
 from fieldvault import KeyScope, Vault
 from fieldvault.errors import DecryptionError, FieldVaultError, MalformedCiphertext
@@ -68,6 +73,25 @@ class Personal:
     tenant: str
     subject: str | None
     columns: tuple[str, ...]
+    uuids: frozenset[str] = frozenset()
+
+    def mapped(self, row: Mapping[str, Any], column: str) -> Any:
+        """A stored key, as the application's model has it."""
+        return uuid.UUID(row[column]) if column in self.uuids else row[column]
+
+    def owner(self, row: Mapping[str, Any]) -> tuple[str, str | None]:
+        """A row's tenant and subject, as the application's model names them.
+
+        Raises:
+            Refused: the row has none.
+        """
+        names: list[str] = []
+        for column in (self.tenant, self.subject):
+            if column is not None:
+                if row[column] is None:
+                    raise Refused(f"a row of {self.table} has no {column}: give it one first")
+                names.append(str(self.mapped(row, column)))
+        return names[0], names[1] if self.subject is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +114,13 @@ def described(path: Path) -> list[Personal]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         return [
-            Personal(name, entry["tenant"], entry.get("subject"), tuple(entry["columns"]))
+            Personal(
+                name,
+                entry["tenant"],
+                entry.get("subject"),
+                tuple(entry["columns"]),
+                frozenset(entry.get("uuids", ())),
+            )
             for name, entry in tables.items()
         ]
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -179,11 +209,7 @@ class Migration:
 
         table = self.plain.tables[each.table]
         columns = [
-            Column(
-                column.name,
-                Encrypted(column.type) if column.name in each.columns else column.type,
-                primary_key=column.primary_key,
-            )
+            Column(column.name, self._type(each, column), primary_key=column.primary_key)
             for column in table.columns
         ]
         mapped = Table(each.table, Base.metadata, *columns)
@@ -191,6 +217,11 @@ class Migration:
         model = type(each.table, (Base,), {"__table__": mapped, "__vault__": scope})
         protect(Base, self.vault)
         return model
+
+    def _type(self, each: Personal, column: Column[Any]) -> TypeEngine[Any]:
+        if column.name in each.uuids:
+            return Uuid()
+        return Encrypted(column.type) if column.name in each.columns else column.type
 
     def _encrypt(self, connection: Connection, each: Personal) -> Outcome:
         counts = dict.fromkeys(("rows", "sealed", "nulls", "already", "verified"), 0)
@@ -200,7 +231,7 @@ class Migration:
         for batch in batched(connection.execute(raw).mappings().all(), BATCH):
             truth: dict[tuple[Any, ...], dict[str, Any]] = {}
             for row in batch:
-                identity = tuple(row[column.name] for column in table.primary_key)
+                identity = tuple(each.mapped(row, column.name) for column in table.primary_key)
                 truth[identity] = self._encrypt_row(connection, each, table, row, counts)
             counts["verified"] += self._verify(connection, each, truth)
             counts["rows"] += len(batch)
@@ -217,10 +248,7 @@ class Migration:
         counts: dict[str, int],
     ) -> dict[str, Any]:
         """Write one row's values sealed; what they were."""
-        if row[each.tenant] is None or (each.subject and row[each.subject] is None):
-            raise Refused(f"a row of {each.table} has no {each.tenant} or {each.subject}: give it one first")
-        tenant = str(row[each.tenant])
-        subject = str(row[each.subject]) if each.subject else None
+        tenant, subject = each.owner(row)
         truth: dict[str, Any] = {}
         sealed: dict[str, bytes] = {}
         for name in each.columns:
@@ -326,6 +354,7 @@ def report(
     print(f"{'table':<12}{'rows':>7}{'sealed':>9}{'NULL':>7}{'already':>9}{'read back equal':>17}")
     for name, counts in outcome.items():
         print(
+            f""
             f"{name:<12}{counts.rows:>7}{counts.sealed:>9}{counts.nulls:>7}{counts.already:>9}{counts.verified:>17}"
         )
     size = migration.database.stat().st_size

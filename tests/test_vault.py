@@ -313,7 +313,7 @@ def test_threads_and_tasks_have_scopes_of_their_own(vault: Vault) -> None:
             await asyncio.sleep(0.001)
             return blob
 
-    async def in_tasks() -> list[bytes]:
+    async def in_tasks() -> tuple[bytes, ...]:
         return await asyncio.gather(seal("globex"), seal(None), seal("initech"))
 
     with vault.scope(tenant="acme"):
@@ -441,9 +441,9 @@ def test_without_its_key_store_there_is_no_vault(kms: LocalKMS) -> None:
         Vault(kms=kms, key_store=Down())
 
 
-def test_a_vault_opens_from_a_mapping(tmp_path: Path, kms: LocalKMS) -> None:
+@pytest.mark.usefixtures("kms")
+def test_a_vault_opens_from_a_mapping(tmp_path: Path) -> None:
     """Of the shape of the configuration file."""
-    assert kms
     configuration = {
         "vault": {"default_tenant": "house", "suite": "XChaCha20-Poly1305"},
         "kms": {"type": "local", "path": str(tmp_path / "root.keys")},

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -15,9 +16,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from sqlalchemy import String, create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from fieldvault import Vault
+from fieldvault import KeyScope, Vault
 from fieldvault.kms import LocalKMS
+from fieldvault.sqlalchemy import Encrypted, protect
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "encrypt_existing.py"
@@ -130,6 +134,38 @@ def test_every_value_reads_back_and_no_plaintext_is_left(shop: Path, run: Run) -
                     vault.decrypt(new[place], field=field, tenant=str(old[1]), subject=str(old[0]))
                     == old[place]
                 )
+
+
+def test_rows_under_uuids_are_read_by_the_applications_own_model(shop: Path, run: Run) -> None:
+    """A subject that SQLite keeps as 32 digits is the UUID's text to the model, and so to the keys."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Person(Base):
+        __tablename__ = "people"
+        __vault__ = KeyScope(tenant="shop", subject="id")
+        id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+        shop: Mapped[str]
+        name: Mapped[str] = mapped_column(Encrypted(String))
+
+    number = uuid.uuid4()
+    with sqlite3.connect(shop / "uuids.db") as connection:
+        connection.execute("CREATE TABLE people (id CHAR(32) PRIMARY KEY, shop TEXT, name TEXT)")
+        connection.execute("INSERT INTO people VALUES (?, 'north', 'Zoë')", [number.hex])
+    connection.close()
+    (shop / "columns.toml").write_text(
+        '[people]\ntenant = "shop"\nsubject = "id"\nuuids = ["id"]\ncolumns = ["name"]\n'
+    )
+
+    done = run("uuids.db", "columns.toml")
+
+    assert done.returncode == 0, done.stderr
+    engine = create_engine(f"sqlite:///{shop / 'uuids.db'}")
+    with Vault.open(shop / "fieldvault.toml") as vault, Session(engine) as session:
+        protect(Base, vault)
+        assert session.get_one(Person, number).name == "Zoë"
+    engine.dispose()
 
 
 def test_it_is_safe_to_repeat(shop: Path, run: Run) -> None:

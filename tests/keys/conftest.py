@@ -1,10 +1,13 @@
 """A rig of a real local KMS and real key stores, memory and SQLite, for the tests of keys."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, event
 
+from fieldvault.keys.retrying import RetryingKMS
 from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
 from fieldvault.kms import LocalKMS
 from fieldvault.testing.fakes import ManualClock
@@ -32,9 +35,11 @@ def memory_rig(local_kms: LocalKMS, clock: ManualClock) -> Rig:
 @pytest.fixture
 def sqlite_rig(local_kms: LocalKMS, clock: ManualClock, sqlite_url: str) -> Iterator[Rig]:
     """Yield a rig with a key store in an SQLite file."""
-    store = SQLKeyStore(sqlite_url)
-    yield Rig(local_kms, store, clock)
-    store.close()
+    engine = create_engine(sqlite_url)
+    # A crash of the machine is nothing that these tests meet; waiting for its disk is.
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    yield Rig(local_kms, SQLKeyStore(engine), clock)
+    engine.dispose()
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -47,6 +52,4 @@ def rig(request: pytest.FixtureRequest) -> Rig:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the vault try an unavailable KMS again for a moment only."""
-    from fieldvault.keys.retrying import RetryingKMS
-
-    monkeypatch.setitem(RetryingKMS.__init__.__kwdefaults__, "deadline", 0.02)
+    monkeypatch.setattr("fieldvault.keys.ring.RetryingKMS", partial(RetryingKMS, deadline=0.02))

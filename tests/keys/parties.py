@@ -1,4 +1,4 @@
-"""What the tests of keys share: vaults that stand for processes, watched in what they ask of their backends."""
+"""What the tests of keys share: vaults that stand for processes, and what watches their backends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fieldvault.testing.fakes import FaultyKMS, ManualClock
 
 FIELD = "customers.email"
 
-Hook = Callable[[], None]
+Hook = Callable[[], object]
 
 
 class WatchedStore:
@@ -99,7 +99,7 @@ class Rig:
         kms, store = FaultyKMS(self.kms), WatchedStore(self.store)
         vault = Vault(
             kms=kms,
-            key_store=store,  # type: ignore[arg-type]  # it has what the inner one has
+            key_store=store,
             cache=cache,
             rotation=rotation,
             **{"clock": self.clock, **options},

@@ -1,7 +1,7 @@
 """A process that reads some ciphertexts each time that it is told: ``python -m tests.keys.reader JOB``.
 
-A line on standard input has it read; it answers with ``ok``, or the error's name, for each. With ``"forked"`` it
-is a forked child that does so, whose parent had the keys in its cache.
+A line on standard input has it read; it answers with ``ok``, or the error's name, for each. With ``"forked"``
+it is a forked child that does so, whose parent had the keys in its cache.
 """
 
 from __future__ import annotations

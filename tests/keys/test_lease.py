@@ -135,6 +135,17 @@ def test_a_store_that_answers_later_than_a_lease_lasts_gives_no_lease(memory_rig
     assert party.open(blob) == "x"
 
 
+def test_a_process_that_stood_still_while_it_read_the_generation_reads_it_again(memory_rig: Rig) -> None:
+    """The late answer is of no use, and no error either."""
+    party = memory_rig.party(CachePolicy(ttl=10_000, lease=30, grace=0))
+    blob = party.seal("x")
+    memory_rig.clock.advance(30)
+    party.store.calls.clear()
+    party.store.once(party.store.after, "generation", lambda: memory_rig.clock.advance(5_000))
+    assert party.open(blob) == "x"
+    assert party.store.calls == ["generation"] * 2
+
+
 def test_an_outage_that_is_told_after_the_grace_is_not_served_over(memory_rig: Rig) -> None:
     """A connection that hangs does not stretch the grace."""
     party = memory_rig.party(POLICY)

@@ -431,6 +431,6 @@ def test_a_rotation_that_others_always_win_is_given_up_on(memory_rig: Rig) -> No
     """With an error that says so."""
     party, other = memory_rig.party(), memory_rig.party()
     party.seal("x")
-    party.store.before["add_active"] = lambda: other.vault.rotate("acme") and None
+    party.store.before["add_active"] = lambda: other.vault.rotate("acme")
     with pytest.raises(KeyStoreError, match="faster than it can be replaced"):
         party.vault.rotate("acme")

@@ -25,7 +25,7 @@ def test_a_successor_that_was_replaced_at_once_is_not_used(rig: Rig) -> None:
     """Its maker is told which key it made, and seals under the newest."""
     party, other = rig.party(), rig.party()
     party.seal("x")
-    party.store.once(party.store.after, "add_active", lambda: other.vault.rotate("acme") and None)
+    party.store.once(party.store.after, "add_active", lambda: other.vault.rotate("acme"))
     assert party.vault.rotate("acme").version == 2
     assert party.seal("y")[3:19] == rig.store.keys("acme", None)[2].key_id
 

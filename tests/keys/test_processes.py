@@ -117,7 +117,7 @@ def test_no_process_reads_after_a_shred_once_the_receipts_time_has_come(
     """Not one that stood still over the shred, not a forked child; the receipt covers the longest lease."""
     lease = 1.0
     kms = LocalKMS.create(tmp_path / "root.keys")
-    with Vault(kms=kms, key_store=SQLKeyStore(database_url), cache=CachePolicy(lease=0.01, grace=0)) as vault:
+    with Vault(kms=kms, key_store=SQLKeyStore(database_url), cache=CachePolicy(lease=0.5, grace=0)) as vault:
         blobs = [
             vault.encrypt("secret", field=FIELD, tenant="acme", subject=subject).hex()
             for subject in (None, "alice")

@@ -35,7 +35,7 @@ def error_of(work: Callable[[], object]) -> type[Exception] | None:
 
 @SUBJECTS
 def test_an_unreachable_kms_is_bridged_up_to_the_grace(memory_rig: Rig, subject: str | None) -> None:
-    """Cached keys open and seal for age and grace; then the outage is told, as one; then all is well again."""
+    """Cached keys serve for age and grace; then the outage is told, as one; then all is well again."""
     party = memory_rig.party(POLICY)
     blob = party.seal("x", subject=subject)
     party.kms.fail(KMSUnavailable("out"))

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_sixty_four_tasks_that_meet_one_cold_key_make_one_kms_call(rig: Rig, sub
         ]
         return await asyncio.gather(*tasks)
 
-    async def open_(party: Party, blobs: list[bytes | None]) -> list[object]:
+    async def open_(party: Party, blobs: list[bytes | None]) -> list[Any]:
         return await asyncio.gather(
             *[party.vault.adecrypt(blob, field=FIELD, tenant="acme", subject=subject) for blob in blobs]
         )
@@ -65,7 +66,7 @@ def test_tasks_of_two_loops_share_the_kms_call_as_well(rig: Rig) -> None:
     blob = rig.party().seal("x")
     party = rig.party()
 
-    async def work() -> list[object]:
+    async def work() -> list[Any]:
         return await asyncio.gather(
             *[party.vault.adecrypt(blob, field=FIELD, tenant="acme") for _ in range(8)]
         )
@@ -180,7 +181,7 @@ def test_every_task_raises_an_error_of_its_own(rig: Rig) -> None:
     blob = rig.party().seal("x")
     party = rig.party()
 
-    async def work() -> list[object]:
+    async def work() -> list[Any]:
         hold = party.kms.hold(times=1)
         party.kms.fail(KMSUnavailable("out"))
         tasks = [

@@ -19,6 +19,12 @@ __all__ = ["Lease", "Reading"]
 _PAUSE = 1.0
 """Seconds between two tries to reach an unreachable key store while the grace lasts."""
 
+_TRIES = 2
+"""Reads of the generation, where the first gave no lease.
+
+A process that stood still in the midst of one gets its answer too late.
+"""
+
 _MEMORY = 64
 """Steps of catching up whose changes are remembered.
 
@@ -91,13 +97,17 @@ class Lease:
             return self.until
         if now < self._pause_until:
             return self._pause_until
-        problem = self._flight.run(("lease",), self._renew_once)["lease"]
-        # An answer that was long in coming may be no lease any more, and an outage may have outlasted the
-        # grace: what counts is the time now.
-        now = self._clock()
-        if now < self.until:
-            return self.until
-        if isinstance(problem, Exception) and not isinstance(problem, KeyStoreError):
+        problem: Exception | None = None
+        for _ in range(_TRIES):
+            problem = self._flight.run(("lease",), self._renew_once)["lease"]
+            # An answer that was long in coming may be no lease any more, and an outage may have outlasted the
+            # grace: what counts is the time now.
+            now = self._clock()
+            if now < self.until:
+                return self.until
+            if problem is not None:
+                break
+        if problem is not None and not isinstance(problem, KeyStoreError):
             raise problem
         if now < self.until + self._grace:
             self._pause_until = min(now + _PAUSE, self.until + self._grace)

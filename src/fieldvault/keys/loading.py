@@ -78,14 +78,18 @@ class KeyLoader:
     def rotate(self, slot: KeySlot) -> KeyRecord:
         """A new active key for the slot; the former one is retired and still opens what it sealed.
 
+        A tenant all of whose data is its subjects' gets a first key of its own.
+
         Raises:
-            KeyNotFound: the slot never had a key.
+            KeyNotFound: there is no such tenant, or no such subject.
             KeyShredded: the scope was shredded.
             KMSError, KeyStoreError: a backend failed.
         """
         for _ in range(ROUNDS):
             snapshot = self._current([slot])
-            if not any(record.slot == slot for record in snapshot.records.values()):
+            if not any(record.slot == slot for record in snapshot.records.values()) and not (
+                slot.subject is None and self._store.keys(slot.tenant, None)
+            ):
                 raise KeyNotFound(f"tenant {slot.tenant!r} has no {slot.purpose} key to rotate")
             active = _active_of(snapshot, slot)
             record = self._maker.successor(slot, None if active is None else active.key_id, snapshot)

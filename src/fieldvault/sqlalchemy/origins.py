@@ -107,7 +107,7 @@ def _origin(entry: Any) -> tuple[Any, _Path | None]:
             path.append(table)
             if isinstance(table, Table):
                 return column, tuple(path)
-            proxied = () if table is None else column._proxies
+            proxied: Sequence[Any] = () if table is None else column._proxies
             column = proxied[0] if len(proxied) == 1 else None
     return None, None
 

@@ -30,8 +30,10 @@ def open_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
+            # One pool for whatever the name stands for; SQLAlchemy's own choice differs for memory.
+            pool = None if parsed.get_dialect().is_async else QueuePool
             options = {"timeout": BUSY_SECONDS}
-            return create_engine(parsed, hide_parameters=True, connect_args=options, poolclass=QueuePool)
+            return create_engine(parsed, hide_parameters=True, connect_args=options, poolclass=pool)
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     except ModuleNotFoundError as error:
         problem = (
