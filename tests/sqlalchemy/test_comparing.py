@@ -72,6 +72,7 @@ def test_a_question_that_ciphertexts_cannot_answer_is_refused(column: Any, name:
         lambda: CUSTOMERS.c.name == func.lower(CUSTOMERS.c.city),
         lambda: CUSTOMERS.c.name == select(CUSTOMERS.c.city).scalar_subquery(),
     ],
+    ids=["eq", "ne", "function", "subquery"],
 )
 def test_a_comparison_with_a_column_is_refused_in_a_statement(world: World, criterion: Any) -> None:
     """SQLAlchemy itself compares columns to find them in lists, so only a statement is refused."""

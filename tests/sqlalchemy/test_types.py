@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ from sqlalchemy import (
     JSON,
     Column,
     Computed,
+    FetchedValue,
     ForeignKey,
     Identity,
     Integer,
     MetaData,
+    Sequence,
     String,
     Table,
     func,
@@ -95,24 +98,26 @@ def test_a_field_name_that_is_too_long_is_refused_with_its_table() -> None:
         Table("t" * 200, MetaData(), Column("c" * 100, Encrypted(String)))
 
 
-@pytest.mark.parametrize(
-    ("column", "problem"),
-    [
-        (lambda: Column("value", Encrypted(String), server_default="x"), "the database fills in"),
-        (lambda: Column("value", Encrypted(String), server_default=func.now()), "the database fills in"),
-        (lambda: Column("value", Encrypted(Integer), Identity()), "the database fills in"),
-        (lambda: Column("value", Encrypted(String), Computed("id")), "the database fills in"),
-        (lambda: Column("value", Encrypted(String), default=func.now()), "the database fills in"),
-        (lambda: Column("value", Encrypted(String), default=literal("x")), "the database fills in"),
-        (lambda: Column("value", Encrypted(String), server_onupdate=func.now()), "the database fills in"),
-        (lambda: Column("value", Encrypted(String), onupdate=lambda: "x"), "has an onupdate"),
-        (lambda: Column("value", Encrypted(String), onupdate=func.now()), "has an onupdate"),
-        (lambda: Column("value", Encrypted(String), primary_key=True), "is a key"),
-        (lambda: Column("value", Encrypted(Integer), ForeignKey("things.id")), "is a key"),
-    ],
-)
-def test_a_column_that_the_database_would_fill_or_compare_is_refused(column: Any, problem: str) -> None:
+COLUMNS: dict[str, tuple[Callable[[], Column[Any]], str]] = {
+    "server_default": (lambda: Column("value", Encrypted(String), server_default="x"), "the database fills in"),
+    "server function": (lambda: Column("value", Encrypted(String), server_default=func.now()), "fills in"),
+    "identity": (lambda: Column("value", Encrypted(Integer), Identity()), "fills in"),
+    "computed": (lambda: Column("value", Encrypted(String), Computed("id")), "fills in"),
+    "function": (lambda: Column("value", Encrypted(String), default=func.now()), "fills in"),
+    "literal": (lambda: Column("value", Encrypted(String), default=literal("x")), "fills in"),
+    "sequence": (lambda: Column("value", Encrypted(Integer), Sequence("numbers")), "fills in"),
+    "server_onupdate": (lambda: Column("value", Encrypted(String), server_onupdate=FetchedValue()), "fills in"),
+    "onupdate": (lambda: Column("value", Encrypted(String), onupdate=lambda: "x"), "has an onupdate"),
+    "onupdate function": (lambda: Column("value", Encrypted(String), onupdate=func.now()), "has an onupdate"),
+    "primary key": (lambda: Column("value", Encrypted(String), primary_key=True), "is a key"),
+    "foreign key": (lambda: Column("value", Encrypted(Integer), ForeignKey("things.id")), "is a key"),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_column_that_the_database_would_fill_or_compare_is_refused(kind: str) -> None:
     """With the table, before there is a database."""
+    column, problem = COLUMNS[kind]
     with pytest.raises(errors.ConfigurationError, match=rf"things\.value is encrypted and .*{problem}"):
         Table("things", MetaData(), Column("id", Integer, primary_key=True), column())
 
