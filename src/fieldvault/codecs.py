@@ -164,8 +164,9 @@ def encode(value: object) -> tuple[int, bytes]:
     itself): str, bytes, bool, int of any size, float, Decimal, date, time, datetime, timedelta, UUID, members
     of importable enumerations, and dict and list as JSON.
 
-    Raises: UnsupportedValue: any other class, or content that would not come back equal; the message names
-    the class only.
+    Raises:
+        UnsupportedValue: any other class, or content that would not come back equal; the message names the
+            class only.
     """
     entry = _ENCODERS.get(type(value))
     if entry is not None:

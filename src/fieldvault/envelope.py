@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from fieldvault.errors import MalformedCiphertext
 
 __all__ = [
+    "HEADER",
     "HEADER_SIZE",
     "KEY_ID_SIZE",
     "KEY_ID_START",
     "KINDS",
+    "NONCES",
     "NONCE_SIZES",
     "PADDED",
+    "SEALED",
     "TAG_SIZE",
     "TEXT_PREFIX",
     "VERSION",
@@ -33,6 +36,12 @@ TEXT_PREFIX = "$fv1$"
 
 # Suite number to nonce size. The outer form knows no more of a suite than this.
 NONCE_SIZES = {1: 12, 2: 0, 3: 24, 4: 12}
+
+# Where the parts of a ciphertext stand, the latter two by suite number; ready made, because the hot path cuts
+# three parts out of every value that it opens.
+HEADER = slice(HEADER_SIZE)
+NONCES = {suite: slice(HEADER_SIZE, HEADER_SIZE + size) for suite, size in NONCE_SIZES.items()}
+SEALED = {suite: slice(HEADER_SIZE + size, None) for suite, size in NONCE_SIZES.items()}
 
 # Types of values, as the header names them; a padded value has the type with this bit.
 KINDS = range(1, 14)

@@ -83,12 +83,13 @@ class Vault:
         Paths in a file are relative to the file's folder. Secrets are read from the environment variables or
         files that it names.
 
-        Raises: ConfigurationError: an unknown or missing key, a wrong type, a missing file; the message names
-        the line to mend. KMSError, KeyStoreError: a backend refuses or cannot be reached.
+        Raises:
+            ConfigurationError: an unknown or missing key, a wrong type, a missing file; the message names the
+                line to mend.
+            KMSError, KeyStoreError: a backend refuses or cannot be reached.
         """
-        from fieldvault.config import (
-            read,  # the reader knows the backends, which most uses of a vault need not load
-        )
+        # Here, because the reader knows the backends' names, which most uses of a vault have no need of.
+        from fieldvault.config import read  # noqa: PLC0415
 
         return cls(**read(configuration))
 
@@ -123,7 +124,8 @@ class Vault:
             return None
         if tenant is None:
             tenant, subject = self._scoped(subject)
-        return self._seal(value, field, tenant, subject)
+        seal = self._seal  # as in values.py: a call of the attribute would be looked up as a method first
+        return seal(value, field, tenant, subject)
 
     @overload
     def decrypt(
@@ -153,7 +155,8 @@ class Vault:
             return None
         if tenant is None:
             tenant, subject = self._scoped(subject)
-        return self._open(blob, field, tenant, subject)
+        open_ = self._open
+        return open_(blob, field, tenant, subject)
 
     def encrypt_many(
         self, values: Iterable[object], *, field: str, tenant: str | None = None, subject: str | None = None

@@ -1,5 +1,6 @@
 """``fieldvault init`` makes a vault, all of it or nothing, and overwrites nothing."""
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -234,6 +235,18 @@ def test_the_key_store_can_be_any_database(
     store = SQLKeyStore(database_url)
     assert list(store.tenants()) == ["acme"]
     store.close()
+
+
+def test_it_waits_for_another_init_in_the_folder(folder: Path) -> None:
+    """What either finds half made, and takes back on an error, has to be its own."""
+    holder = os.open(folder, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    waiting = subprocess.Popen([PROGRAM, "init"], stdout=subprocess.DEVNULL)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=4)
+    assert contents(folder) == {}
+    os.close(holder)
+    assert waiting.wait(timeout=60) == 0
 
 
 def test_of_two_at_once_one_makes_the_vault(folder: Path) -> None:

@@ -144,6 +144,7 @@ def fork(party: Party, count: int) -> list[bytes]:
     return [sealed[start : start + size] for start in range(0, len(sealed), size)]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_reserves_for_itself(sqlite_rig: Rig) -> None:
     """It seals nothing from the parent's block, or both would count the same messages."""
     party = sqlite_rig.party(rotation=RotationPolicy(max_uses=40, block=10))

@@ -186,6 +186,7 @@ def test_what_may_wait_is_known_beforehand(memory_rig: Rig) -> None:
     assert ring.opening_may_wait(blob)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_vault_that_is_gone_is_forgotten_by_forks(memory_rig: Rig) -> None:
     """The hook for children keeps nothing alive."""
     import gc

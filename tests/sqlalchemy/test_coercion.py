@@ -107,12 +107,22 @@ TYPES: list[tuple[TypeEngine[Any], list[Any], list[tuple[Any, Any]], list[Any]]]
     (Float(), [0.0, -0.0, 1.5, math.inf, -math.inf], [(2, 2.0), (Decimal("0.5"), 0.5)], ["1.5"]),
     (Double(), [1e300], [], ["1.5"]),
     (Float(asdecimal=True), [Decimal("1.10")], [(0.1, Decimal("0.1"))], ["1.5"]),
-    (Numeric(4, 2), [Decimal("1.10"), Decimal("1E+3"), Decimal("-0")], [(0.1, Decimal("0.1")), (3, Decimal(3))], ["1"]),
+    (
+        Numeric(4, 2),
+        [Decimal("1.10"), Decimal("1E+3"), Decimal("-0")],
+        [(0.1, Decimal("0.1")), (3, Decimal(3))],
+        ["1"],
+    ),
     (Numeric(asdecimal=False), [1.25], [(Decimal("1.25"), 1.25)], ["1"]),
     (Date(), [date.min, date.max], [(datetime(2024, 2, 29, 12), date(2024, 2, 29))], ["2024-02-29", 1]),
     (
         DateTime(),
-        [datetime(1, 1, 1), datetime(2024, 3, 10, 2, 30, fold=1), AWARE, datetime(2024, 1, 1, tzinfo=SHANGHAI)],
+        [
+            datetime(1, 1, 1),
+            datetime(2024, 3, 10, 2, 30, fold=1),
+            AWARE,
+            datetime(2024, 1, 1, tzinfo=SHANGHAI),
+        ],
         [],
         ["2024-02-29", date(2024, 2, 29), 1],
     ),
@@ -134,10 +144,25 @@ TYPES: list[tuple[TypeEngine[Any], list[Any], list[tuple[Any, Any]], list[Any]]]
         JSON(),
         [{}, [], "", "text", 0, 1.5, False, {"a": [None, {"ü": "李"}]}, [[None]]],
         [((1, 2), [1, 2]), (Text2("x"), "x")],
-        [date(2024, 2, 29), Decimal(1), ID, b"x", {1: 2}, {"a": object()}, {"a": date(2024, 1, 1)}, {1, 2}, JSON.NULL],
+        [
+            date(2024, 2, 29),
+            Decimal(1),
+            ID,
+            b"x",
+            {1: 2},
+            {"a": object()},
+            {"a": date(2024, 1, 1)},
+            {1, 2},
+            JSON.NULL,
+        ],
     ),
     (JSONB(), [{"a": 1}], [], [b"x"]),
-    (LargeBinary(), [b"", b"\x00\xff" * 100_000], [(bytearray(b"x"), b"x"), (memoryview(b"y"), b"y")], ["x", 1, [1]]),
+    (
+        LargeBinary(),
+        [b"", b"\x00\xff" * 100_000],
+        [(bytearray(b"x"), b"x"), (memoryview(b"y"), b"y")],
+        ["x", 1, [1]],
+    ),
     (Reversed(), ["", "abc"], [("nothing", None)], [b"abc", 5]),
     (Wrapped(), [[Colour.RED]], [], [Colour.RED]),
 ]
@@ -192,9 +217,14 @@ CONVERTED = [(case[0], pair) for case in TYPES for pair in case[2]]
 
 
 @pytest.mark.parametrize(
-    ("table", "pair"), CONVERTED, indirect=["table"], ids=[f"{type_!r} {pair[0]!r}" for type_, pair in CONVERTED]
+    ("table", "pair"),
+    CONVERTED,
+    indirect=["table"],
+    ids=[f"{type_!r} {pair[0]!r}" for type_, pair in CONVERTED],
 )
-def test_what_the_type_itself_would_convert_is_converted(world: World, table: Table, pair: tuple[Any, Any]) -> None:
+def test_what_the_type_itself_would_convert_is_converted(
+    world: World, table: Table, pair: tuple[Any, Any]
+) -> None:
     """As the stock type takes it."""
     given, expected = pair
     world.execute(insert(table), {"value": given})
@@ -206,9 +236,14 @@ REFUSED = [(case[0], value) for case in TYPES for value in case[3]]
 
 
 @pytest.mark.parametrize(
-    ("table", "value"), REFUSED, indirect=["table"], ids=[f"{type_!r} {value!r:.20}" for type_, value in REFUSED]
+    ("table", "value"),
+    REFUSED,
+    indirect=["table"],
+    ids=[f"{type_!r} {value!r:.20}" for type_, value in REFUSED],
 )
-def test_a_value_of_another_class_is_refused_by_field_and_class(world: World, table: Table, value: Any) -> None:
+def test_a_value_of_another_class_is_refused_by_field_and_class(
+    world: World, table: Table, value: Any
+) -> None:
     """The message has neither the value nor anything of it, and nothing is written."""
     with pytest.raises(errors.UnsupportedValue) as caught:
         world.execute(insert(table), {"value": value})
@@ -260,5 +295,7 @@ class OverPickle(TypeDecorator[Any]):
 )
 def test_a_type_without_an_encoding_is_refused_at_once(type_: Any) -> None:
     """Before there is a table, by its name."""
-    with pytest.raises(errors.ConfigurationError, match=r"Encrypted\(\w+\): (there is no encoding|pickles run code)"):
+    with pytest.raises(
+        errors.ConfigurationError, match=r"Encrypted\(\w+\): (there is no encoding|pickles run code)"
+    ):
         Encrypted(type_)

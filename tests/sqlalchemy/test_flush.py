@@ -13,8 +13,14 @@ from tests.sqlalchemy.world import World, carriers_in
 
 def owners(world: World) -> dict[str, tuple[str, str | None]]:
     """Return whose key sealed each customer's name, from the bytes in the database."""
-    keys = {key.key_id: (key.tenant, key.subject) for tenant in world.vault.tenants() for key in world.vault.keys(tenant)}
-    return {row[0]: keys[Envelope.parse(row[1]).key_id] for row in world.raw("SELECT id, name FROM customers")}
+    keys = {
+        key.key_id: (key.tenant, key.subject)
+        for tenant in world.vault.tenants()
+        for key in world.vault.keys(tenant)
+    }
+    return {
+        row[0]: keys[Envelope.parse(row[1]).key_id] for row in world.raw("SELECT id, name FROM customers")
+    }
 
 
 def test_one_flush_seals_each_row_under_its_own_tenant_and_subject(world: World) -> None:
@@ -29,7 +35,9 @@ def test_what_was_added_comes_back_as_it_was(any_world: World) -> None:
     """A new session reads what an old one wrote, on every database."""
     any_world.save(
         Customer(id="li", shop="acme", name="李雷", email="li@example.com", profile={"vip": True}),
-        Customer(id="ada", shop="nordwind", name="", email=None, orders=[Order(shop="nordwind", address=SECRET)]),
+        Customer(
+            id="ada", shop="nordwind", name="", email=None, orders=[Order(shop="nordwind", address=SECRET)]
+        ),
     )
     with any_world.session() as session:
         li, ada = session.get_one(Customer, "li"), session.get_one(Customer, "ada")

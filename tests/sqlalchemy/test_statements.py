@@ -86,7 +86,11 @@ def by_values(world: World) -> None:
 def by_values_and_rows(world: World) -> None:
     """Some values in the statement, others with the rows."""
     for shop in ("acme", "nordwind"):
-        rows = [{"id": row["id"], "name": row["name"], "profile": row["profile"]} for row in ROWS if row["shop"] == shop]
+        rows = [
+            {"id": row["id"], "name": row["name"], "profile": row["profile"]}
+            for row in ROWS
+            if row["shop"] == shop
+        ]
         world.execute(CUSTOMERS.insert().values(shop=shop), rows)
 
 
@@ -145,7 +149,9 @@ def test_every_door_seals_each_row_under_its_own_scope(world: World, door: Calla
     assert not world.holds(SECRET, OTHER_SECRET)
 
 
-@pytest.mark.parametrize("door", [by_list, by_bulk_list, by_values], ids=lambda door: door.__doc__.rstrip("."))
+@pytest.mark.parametrize(
+    "door", [by_list, by_bulk_list, by_values], ids=lambda door: door.__doc__.rstrip(".")
+)
 def test_doors_lead_into_every_database(any_world: World, door: Callable[[World], None]) -> None:
     """Dialects bind and fetch each in their own way."""
     door(any_world)
@@ -269,7 +275,17 @@ EXPRESSIONS: Mapping[str, Callable[[], Any]] = {
         lambda value: update(Memo).values(body=value),
         lambda value: update(Memo).values({Memo.body: value}),
     ],
-    ids=["insert", "insert by column", "list", "ORM insert", "update", "ordered", "alias", "ORM update", "ORM by column"],
+    ids=[
+        "insert",
+        "insert by column",
+        "list",
+        "ORM insert",
+        "update",
+        "ordered",
+        "alias",
+        "ORM update",
+        "ORM by column",
+    ],
 )
 def test_an_expression_is_no_value_in_any_statement(world: World, statement: Any, kind: str) -> None:
     """What the database would compute, it would see: refused before anything is sent."""
@@ -285,7 +301,9 @@ def test_an_expression_among_the_parameters_is_no_value(world: World) -> None:
     """It is refused by its class."""
     with world.vault.scope(tenant="acme"):
         for value in (func.lower(SECRET), null()):
-            with pytest.raises(errors.UnsupportedValue, match=r"memos\.body is Encrypted\(Text\) and takes no"):
+            with pytest.raises(
+                errors.UnsupportedValue, match=r"memos\.body is Encrypted\(Text\) and takes no"
+            ):
                 world.execute(insert(MEMOS), {"body": value})
 
 
@@ -296,7 +314,14 @@ def test_null_is_a_value(world: World) -> None:
         world.execute(insert(MEMOS), {"body": None})
         world.execute(insert(MEMOS), [{"body": None}, {"body": SECRET}])
         world.execute(insert(MEMOS).values([{"body": None}, {"body": null()}]))
-        assert [row[0] is None for row in world.raw("SELECT body FROM memos")] == [True, True, True, False, True, True]
+        assert [row[0] is None for row in world.raw("SELECT body FROM memos")] == [
+            True,
+            True,
+            True,
+            False,
+            True,
+            True,
+        ]
         world.execute(update(MEMOS).values(body=null()))
         assert world.raw("SELECT DISTINCT body FROM memos") == [(None,)]
 
@@ -317,11 +342,14 @@ UPDATES: Mapping[str, Callable[[Session], Any]] = {
         [{"b": SECRET, "i": 1}, {"b": SECRET, "i": 2}],
     ),
     "many": lambda session: session.connection().execute(
-        update(MEMOS).where(MEMOS.c.id == bindparam("i")), [{"body": SECRET, "i": 1}, {"body": SECRET, "i": 2}]
+        update(MEMOS).where(MEMOS.c.id == bindparam("i")),
+        [{"body": SECRET, "i": 1}, {"body": SECRET, "i": 2}],
     ),
     "ORM": lambda session: session.execute(update(Memo).values(body=SECRET)),
     "ORM by key": lambda session: session.execute(update(Memo), [{"id": 1, "body": SECRET}]),
-    "bulk mappings": lambda session: session.bulk_update_mappings(Memo.__mapper__, [{"id": 1, "body": SECRET}]),
+    "bulk mappings": lambda session: session.bulk_update_mappings(
+        Memo.__mapper__, [{"id": 1, "body": SECRET}]
+    ),
 }
 
 
@@ -367,7 +395,10 @@ def test_an_update_of_rows_with_scopes_wants_them_in_the_ambient_scope(world: Wo
     statement = update(CUSTOMERS).where(CUSTOMERS.c.id == "li").values(name=SECRET)
     with pytest.raises(errors.ScopeRequired, match=r"vault\.scope\(tenant=…\)"):
         world.execute(statement)
-    with world.vault.scope(tenant="acme"), pytest.raises(errors.ScopeRequired, match=r"vault\.scope\(subject=…\)"):
+    with (
+        world.vault.scope(tenant="acme"),
+        pytest.raises(errors.ScopeRequired, match=r"vault\.scope\(subject=…\)"),
+    ):
         world.execute(statement)
     with world.vault.scope(tenant="acme", subject="li"):
         world.execute(statement)
@@ -409,10 +440,15 @@ def test_an_upsert_takes_the_value_of_its_own_row(any_world: World) -> None:
     assert any_world.raw("SELECT body FROM memos") == [(None,)]
 
 
-@pytest.mark.parametrize("value", [SECRET, func.lower(SECRET), literal(SECRET)], ids=["value", "function", "literal"])
+@pytest.mark.parametrize(
+    "value", [SECRET, func.lower(SECRET), literal(SECRET)], ids=["value", "function", "literal"]
+)
 def test_an_upsert_takes_no_other_value(any_world: World, value: Any) -> None:
     """A value would have no row, an expression would be plaintext."""
-    with any_world.vault.scope(tenant="acme"), pytest.raises(errors.UnsupportedQuery, match=r"statement\.excluded"):
+    with (
+        any_world.vault.scope(tenant="acme"),
+        pytest.raises(errors.UnsupportedQuery, match=r"statement\.excluded"),
+    ):
         any_world.execute(upsert(any_world, value))
 
 

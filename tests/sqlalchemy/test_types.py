@@ -99,14 +99,20 @@ def test_a_field_name_that_is_too_long_is_refused_with_its_table() -> None:
 
 
 COLUMNS: dict[str, tuple[Callable[[], Column[Any]], str]] = {
-    "server_default": (lambda: Column("value", Encrypted(String), server_default="x"), "the database fills in"),
+    "server_default": (
+        lambda: Column("value", Encrypted(String), server_default="x"),
+        "the database fills in",
+    ),
     "server function": (lambda: Column("value", Encrypted(String), server_default=func.now()), "fills in"),
     "identity": (lambda: Column("value", Encrypted(Integer), Identity()), "fills in"),
     "computed": (lambda: Column("value", Encrypted(String), Computed("id")), "fills in"),
     "function": (lambda: Column("value", Encrypted(String), default=func.now()), "fills in"),
     "literal": (lambda: Column("value", Encrypted(String), default=literal("x")), "fills in"),
     "sequence": (lambda: Column("value", Encrypted(Integer), Sequence("numbers")), "fills in"),
-    "server_onupdate": (lambda: Column("value", Encrypted(String), server_onupdate=FetchedValue()), "fills in"),
+    "server_onupdate": (
+        lambda: Column("value", Encrypted(String), server_onupdate=FetchedValue()),
+        "fills in",
+    ),
     "onupdate": (lambda: Column("value", Encrypted(String), onupdate=lambda: "x"), "has an onupdate"),
     "onupdate function": (lambda: Column("value", Encrypted(String), onupdate=func.now()), "has an onupdate"),
     "primary key": (lambda: Column("value", Encrypted(String), primary_key=True), "is a key"),
@@ -128,7 +134,9 @@ def test_it_prints_as_it_was_written_and_shows_no_stand_in() -> None:
     assert repr(written) == (
         "Encrypted(String(length=80), field='a.b', suite='SM4-GCM', storage='text', padding=16)"
     )
-    assert repr(Encrypted(String)) == repr(MEMOS.c.body.type).replace("Text", "String") == "Encrypted(String())"
+    assert (
+        repr(Encrypted(String)) == repr(MEMOS.c.body.type).replace("Text", "String") == "Encrypted(String())"
+    )
     assert repr(RAISE) == "RAISE"
     assert SECRET not in repr(MEMOS)
 
@@ -148,7 +156,9 @@ def test_every_suite_is_stored_in_both_forms(any_world: World, suite: str, stora
     table = bound(any_world, Encrypted(String, suite=suite, storage=storage))
     values = ["", SECRET, "x" * 70_000]
     with any_world.vault.scope(tenant="acme"):
-        any_world.execute(insert(table), [{"id": place, "value": value} for place, value in enumerate(values)])
+        any_world.execute(
+            insert(table), [{"id": place, "value": value} for place, value in enumerate(values, 1)]
+        )
         assert [row[0] for row in any_world.read(select(table.c.value).order_by(table.c.id))] == values
     for (blob,) in any_world.raw("SELECT value FROM things"):
         assert isinstance(blob, str) == (storage == "text")
@@ -194,6 +204,7 @@ def test_a_value_of_two_mebibytes_fits_into_every_database(any_world: World) -> 
         ("text", 5.5),
         ("text", ""),
     ],
+    ids=repr,
 )
 def test_what_is_no_ciphertext_is_refused(world: World, storage: str, stored: object) -> None:
     """Plaintext that somebody left in the column is not taken for a value, and not quoted."""
@@ -220,7 +231,9 @@ def test_ciphertexts_of_every_suite_and_padding_open_whatever_the_column_says_no
 
 @pytest.mark.parametrize("subject", [None, "li"])
 @pytest.mark.parametrize("erased", [None, "[erased]", 0])
-def test_a_stand_in_is_read_in_place_of_a_shredded_value(world: World, subject: str | None, erased: Any) -> None:
+def test_a_stand_in_is_read_in_place_of_a_shredded_value(
+    world: World, subject: str | None, erased: Any
+) -> None:
     """After the shred of a subject, and of a whole tenant; other rows read on."""
     table = bound(world, Encrypted(String, erased=erased))
     with world.vault.scope(tenant="acme", subject="li"):
@@ -315,6 +328,8 @@ def test_a_copy_of_the_type_is_no_column_s_type() -> None:
 )
 def test_no_literal_is_rendered(statement: Any) -> None:
     """Neither in a statement's text nor in the error about it."""
-    with pytest.raises(errors.UnsupportedQuery, match=r"memos\.body is encrypted and is never written") as caught:
+    with pytest.raises(
+        errors.UnsupportedQuery, match=r"memos\.body is encrypted and is never written"
+    ) as caught:
         statement.compile(compile_kwargs={"literal_binds": True})
     assert SECRET not in str(caught.value)

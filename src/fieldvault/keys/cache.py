@@ -11,7 +11,7 @@ from math import inf
 
 from fieldvault.codecs import TEXT
 from fieldvault.context import associated_data
-from fieldvault.envelope import HEADER_SIZE, header
+from fieldvault.envelope import NONCES, SEALED, header
 from fieldvault.keys.records import Change, KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.secret import Secret
 from fieldvault.suites import Open, Seal, Suite
@@ -32,7 +32,8 @@ class ValueKey:
 
     ``fresh_until`` is the moment up to which it may be used without a look at anything else. ``uses`` yields
     ``True`` for each message that this process has reserved, then ends; ``next`` on it is atomic, so that
-    counting takes no lock. ``contexts`` has the associated data by field.
+    counting takes no lock. ``contexts`` has the associated data by field. ``nonce`` and ``sealed`` cut these
+    parts out of a ciphertext.
     """
 
     __slots__ = (
@@ -42,10 +43,11 @@ class ValueKey:
         "is_text",
         "key",
         "kind",
-        "nonce_end",
+        "nonce",
         "nonce_size",
         "open",
         "seal",
+        "sealed",
         "subject",
         "tenant",
         "uses",
@@ -59,7 +61,7 @@ class ValueKey:
         self.subject = key.record.subject
         self.header = header(suite.number, kind, key.record.key_id)
         self.nonce_size = suite.nonce_size
-        self.nonce_end = HEADER_SIZE + suite.nonce_size
+        self.nonce, self.sealed = NONCES[suite.number], SEALED[suite.number]
         self.seal, self.open = key.functions(suite)
         self.contexts: dict[str, bytes] = {}
         self.fresh_until = -inf
@@ -85,7 +87,6 @@ class CachedKey:
     """
 
     __slots__ = (
-        "_functions",
         "evicted",
         "expires",
         "loaded_at",
@@ -106,17 +107,16 @@ class CachedKey:
         self.expires = expires
         self.vouched_until = vouched_until
         self.value_keys: dict[tuple[int, int], ValueKey] = {}
-        self._functions: dict[int, tuple[Seal, Open]] = {}
         self.uses = _EXHAUSTED
         self.touched = True
         self.evicted = False
 
     def functions(self, suite: Suite) -> tuple[Seal, Open]:
         """``seal`` and ``open`` of a suite; its key is derived once."""
-        made = self._functions.get(suite.number)
-        if made is None:
-            made = self._functions[suite.number] = suite.functions(self.secret)
-        return made
+        for (number, _), made in self.value_keys.items():
+            if number == suite.number:
+                return made.seal, made.open
+        return suite.functions(self.secret)
 
     def grant(self, uses: int) -> None:
         """Take up a block of reserved messages in place of the one before; under the cache's lock."""

@@ -103,9 +103,9 @@ class KeyStore(Protocol):
     def add_active(self, additions: Sequence[Addition]) -> AbstractSet[bytes]:
         """Make each record the active key of its slot, in place of the one it ``replaces``.
 
-        It happens only where that one is active now; it becomes retired. ``replaces=None`` asks for a slot that has no active key. Returns the key ids that became active; for
-        a missing one another process was first, and nothing changed in its slot. One slot stands at most once
-        among the additions.
+        It happens only where that one is active now; it becomes retired. ``replaces=None`` asks for a slot
+        that has no active key. Returns the key ids that became active; for a missing one another process was
+        first, and nothing changed in its slot. One slot stands at most once among the additions.
 
         Raises:
             KeyShredded: a scope among them is fenced; nothing was added.

@@ -42,6 +42,7 @@ class Binding:
 
     def __init__(self) -> None:
         self.current: Vault | None = None
+        self.columns: WeakKeyDictionary[Table, Sequence[Column[Any]]] = WeakKeyDictionary()
         # None: a model of the table leaves its rows to the ambient scope. Other tables are missing.
         self.scopes: WeakKeyDictionary[Table, RowScope | None] = WeakKeyDictionary()
         self.bases: WeakSet[Any] = WeakSet()
@@ -134,14 +135,17 @@ def binding_of(metadata: MetaData) -> Binding:
 
 def encrypted_columns(table: Table) -> Sequence[Column[Any]]:
     """The encrypted columns of a table, in its order; empty for a table that has none."""
-    columns: Sequence[Column[Any]] = table.info.get(_KEY, ())
-    return columns
+    # Not kept with the table, whose copies would take it along.
+    binding: Binding | None = table.metadata.info.get(_KEY)
+    return () if binding is None else binding.columns.get(table, ())
 
 
 def note_column(table: Table, column: Column[Any]) -> Binding:
-    """Remember an encrypted column with its table; the binding of the table's metadata."""
-    table.info[_KEY] = (*(known for known in encrypted_columns(table) if known.key != column.key), column)
-    return binding_of(table.metadata)
+    """Remember an encrypted column of a table; the binding of the table's metadata."""
+    binding = binding_of(table.metadata)
+    others = [known for known in binding.columns.get(table, ()) if known.key != column.key]
+    binding.columns[table] = (*others, column)
+    return binding
 
 
 def name_of(value: Any, where: str) -> str:

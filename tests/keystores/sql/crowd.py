@@ -67,7 +67,7 @@ def churn(url: str, ready: int) -> None:
     """Make, rotate, suspend, and shred keys, for as long as it lasts."""
     store = SQLKeyStore(url)
     while True:
-        slot = KeySlot(f"tenant {random.randrange(40)}", random.choice([None, "ann"]))
+        slot = KeySlot(f"tenant {random.randrange(12)}", random.choice([None, "ann"]))
         there = list(store.keys(slot.tenant, slot.subject))
         active = next((key for key in there if key.state is KeyState.ACTIVE), None)
         newest = max((key.version for key in there), default=0)

@@ -1,0 +1,24 @@
+"""The KMS of the house keeps every promise of the public kit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fieldvault.keys.protocols import KMS
+from fieldvault.kms import LocalKMS
+from fieldvault.testing import KMSConformance
+
+
+class TestLocalKMS(KMSConformance):
+    """One file, with a passphrase and without."""
+
+    @pytest.fixture
+    def open_kms(self, root_file: Path, passphrase: str | None) -> Callable[[], KMS]:
+        """Another reader of the same file."""
+        return lambda: LocalKMS(root_file, passphrase)
+
+    @pytest.fixture
+    def stranger(self, tmp_path: Path) -> KMS:
+        """Another file."""
+        return LocalKMS.create(tmp_path / "other.keys")
