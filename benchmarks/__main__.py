@@ -24,7 +24,7 @@ class Extent:
     rounds: int = 400
     calls: int = 300
     orm_rows: int = 10_000
-    orm_processes: int = 9
+    orm_processes: int = 16
     orm_collectors: tuple[str, ...] = ("off", "on")
     tenants: int = 10_000
     turns: int = 40

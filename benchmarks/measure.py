@@ -1,44 +1,67 @@
-"""Timing on a machine that others use too: processor time, candidates interleaved, many short rounds."""
+"""Timing on a machine that others use too: processor time, candidates interleaved, the quiet rounds kept."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from random import Random
-from statistics import quantiles
+from statistics import median, quantiles
 from time import process_time_ns
 
-__all__ = ["Call", "Sample", "collected", "interleaved"]
+__all__ = ["Call", "Sample", "collected", "interleaved", "quiet"]
 
 Call = Callable[[], object]
 """What every candidate and every floor is: a Python function without arguments, called in one plain loop."""
 
+LEAST = 3
+"""Rounds that are kept at least, where there are so many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One candidate's rounds: nanoseconds of processor time (of a call, or of a run) in the order taken."""
+    """One candidate's quiet rounds: nanoseconds of processor time, of a call or of a whole run.
+
+    Samples that were taken together have the same rounds in the same order.
+    """
 
     rounds: tuple[float, ...]
 
     @property
     def best(self) -> float:
-        """The quietest round."""
+        """The quickest round."""
         return min(self.rounds)
 
     def ratio(self, base: Sample) -> float:
-        """How many times the base this costs: the quietest round of each, since noise only ever adds."""
-        return self.best / base.best
+        """How many times the base this costs: the median over the rounds, each against the base in it."""
+        return median(self._ratios(base))
 
     def quartiles(self, base: Sample) -> tuple[float, float]:
-        """Where the middle half of the ratios within a round lies: what the machine's noise did to them."""
-        ratios = [mine / other for mine, other in zip(self.rounds, base.rounds, strict=True)]
+        """Where the middle half of the rounds' ratios lies."""
+        ratios = self._ratios(base)
         if len(ratios) < 2:
             return ratios[0], ratios[0]
         low, _, high = quantiles(ratios, n=4, method="inclusive")
         return low, high
+
+    def _ratios(self, base: Sample) -> list[float]:
+        return [mine / other for mine, other in zip(self.rounds, base.rounds, strict=True)]
+
+
+def quiet(taken: Mapping[str, Sequence[float]]) -> dict[str, Sample]:
+    """The quarter of the rounds in which the machine was quietest: all candidates together took least.
+
+    Every candidate counts alike, as a multiple of its own quickest round, so the choice favours none.
+    """
+    least = {name: min(times) for name, times in taken.items()}
+    noise = [
+        sum(time / least[name] for name, time in zip(taken, times, strict=True))
+        for times in zip(*taken.values(), strict=True)
+    ]
+    quietest = sorted(range(len(noise)), key=noise.__getitem__)[: max(len(noise) // 4, LEAST)]
+    return {name: Sample(tuple(times[each] for each in quietest)) for name, times in taken.items()}
 
 
 def interleaved(candidates: Mapping[str, Call], *, rounds: int, calls: int) -> dict[str, Sample]:
@@ -56,7 +79,7 @@ def interleaved(candidates: Mapping[str, Call], *, rounds: int, calls: int) -> d
             shuffle(order)
             for name in order:
                 taken[name].append(_loop(candidates[name], calls) / calls)
-    return {name: Sample(tuple(times)) for name, times in taken.items()}
+    return quiet(taken)
 
 
 @contextmanager

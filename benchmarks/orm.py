@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, insert, select
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from benchmarks.measure import Sample, collected
+from benchmarks.measure import Sample, collected, quiet
 from benchmarks.models import TENANT, VARIANTS, Model
 from benchmarks.peers import Missing
 from benchmarks.report import Row, ratio_row
@@ -50,11 +50,9 @@ def orm_rows(*, rows: int, processes: int, collectors: Sequence[str] = ("off", "
     for work, title in TITLES.items():
         section = title.format(rows=rows)
         for collector in collectors:
-            samples = {
-                variant: Sample(tuple(taken[work, collector, variant]))
-                for variant in VARIANTS
-                if variant not in absent
-            }
+            samples = quiet(
+                {variant: taken[work, collector, variant] for variant in VARIANTS if variant not in absent}
+            )
             yield from _section(section, f"collector {collector}", samples, judged=collector == "off")
         for variant, reason in absent.items():
             yield Row(section, variant, None, f"× {BASE}", note=reason)

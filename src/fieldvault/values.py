@@ -21,7 +21,7 @@ from fieldvault.keys.records import KeySlot
 from fieldvault.keys.ring import KeyRing
 from fieldvault.suites import Suite
 
-__all__ = ["OpenValue", "SealValue", "as_bytes", "opener", "sealer"]
+__all__ = ["OpenValue", "SealValue", "as_bytes", "associated_with", "opener", "refuse", "sealer"]
 
 SealValue = Callable[[Any, str, str, str | None], bytes]
 """``(value, field, tenant, subject)`` to the ciphertext.
@@ -76,7 +76,7 @@ def sealer(ring: KeyRing, suite: Suite, padding: int | None = None) -> SealValue
         nonce = random(key.nonce_size)
         protect = key.seal
         contexts = key.contexts
-        associated = contexts[field] if field in contexts else _context(key, field)
+        associated = contexts[field] if field in contexts else associated_with(key, field)
         return key.header + nonce + protect(nonce, body, associated)
 
     return seal
@@ -99,7 +99,7 @@ def opener(ring: KeyRing) -> OpenValue:
             raise DecryptionError
         unprotect = key.open
         contexts = key.contexts
-        associated = contexts[field] if field in contexts else _context(key, field)
+        associated = contexts[field] if field in contexts else associated_with(key, field)
         payload: bytes | None = None
         try:
             payload = unprotect(blob[key.nonce], blob[key.sealed], associated)
@@ -109,13 +109,14 @@ def opener(ring: KeyRing) -> OpenValue:
             # What is authentic and no UTF-8 is refused by the general decoder, outside of this handler.
             pass
         if payload is None:
-            _refuse(blob)
+            refuse(blob)
         return decode(key.kind, payload)
 
     return open_
 
 
-def _context(key: ValueKey, field: str) -> bytes:
+def associated_with(key: ValueKey, field: str) -> bytes:
+    """The associated data of a field that a key meets for the first time; the field's name is checked."""
     return key.context(check_name("field", field))
 
 
@@ -130,7 +131,7 @@ def as_bytes(blob: object) -> bytes:
     raise MalformedCiphertext(f"a ciphertext is bytes, not {type(blob).__name__}")
 
 
-def _refuse(blob: bytes) -> NoReturn:
+def refuse(blob: bytes) -> NoReturn:
     """Say why a ciphertext did not open: too short to be one, or not authentic."""
     Envelope.parse(blob)
     raise DecryptionError

@@ -66,6 +66,15 @@ def test_sealing_and_opening_under_one_cold_key_share_the_kms_call(rig: Rig) -> 
     assert party.kms_calls() == ["unwrap_many"]
 
 
+def test_a_key_that_was_unwrapped_while_its_record_was_read_is_not_unwrapped_again(rig: Rig) -> None:
+    """By its id first, by its slot right after."""
+    blob = rig.party().seal("x")
+    party = rig.party()
+    party.store.once(party.store.after, "current", lambda: party.open(blob))
+    party.seal("y")
+    assert party.kms_calls() == ["unwrap_many"]
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_herd_whose_kms_is_out_hears_of_it_from_one_call(memory_rig: Rig) -> None:
     """Each thread raises an error of its own."""

@@ -12,7 +12,7 @@ import pytest
 
 from fieldvault.errors import ConfigurationError, KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
 from fieldvault.kms import LocalKMS, rootfile
-from fieldvault.testing.samples import together, told_by
+from fieldvault.testing.samples import together
 from tests.kms.conftest import PASSPHRASE, cheap, root_key
 
 CONTEXT = {"tenant": "acme"}
@@ -158,12 +158,16 @@ def test_a_file_that_went_away_is_told(kms: LocalKMS, root_file: Path, call: str
     wrapped = kms.wrap(KEY, context=CONTEXT)
     unknown = wrapped[:4] + b"\x09" + wrapped[5:]
     root_file.unlink()
-    calls = {"unwrap": lambda: kms.unwrap(unknown, context=CONTEXT)}
+    calls: dict[str, Callable[[], object]] = {
+        "check": kms.check,
+        "rotate_root_key": kms.rotate_root_key,
+        "unwrap": lambda: kms.unwrap(unknown, context=CONTEXT),
+    }
     with pytest.raises(ConfigurationError, match="there is no root-key file"):
-        calls.get(call, getattr(kms, call, None))()
+        calls[call]()
     root_file.mkdir()
-    with pytest.raises(KMSUnavailable, match="cannot be (read|locked): Is a directory"):
-        calls.get(call, getattr(kms, call, None))()
+    with pytest.raises(KMSUnavailable, match=r"cannot be (read|locked): Is a directory"):
+        calls[call]()
     assert kms.unwrap(wrapped, context=CONTEXT) == KEY
 
 
@@ -239,37 +243,26 @@ def test_a_kms_that_does_not_unwrap_what_it_wraps_fails_its_check(
         kms.check()
 
 
-@pytest.fixture
-def every_byte_changed(root_file: Path) -> Iterator[Callable[[], Iterator[bytes]]]:
-    """The file with each of its bytes changed in turn."""
-    content = root_file.read_bytes()
-
-    def changed() -> Iterator[bytes]:
-        for position, byte in enumerate(content):
-            for other in {byte ^ 1, ord("A") if byte != ord("A") else ord("B")}:
-                yield content[:position] + bytes([other]) + content[position + 1 :]
-
-    yield changed
+def _every_byte_changed(content: bytes) -> Iterator[bytes]:
+    for position, byte in enumerate(content):
+        for other in {byte ^ 1, ord("A") if byte != ord("A") else ord("B")}:
+            yield content[:position] + bytes([other]) + content[position + 1 :]
 
 
 def test_a_file_with_any_byte_changed_is_refused_or_still_right(
-    kms: LocalKMS,
-    root_file: Path,
-    passphrase: str | None,
-    every_byte_changed: Callable[[], Iterator[bytes]],
+    kms: LocalKMS, root_file: Path, passphrase: str | None
 ) -> None:
     """It never opens to another key: what it would wrap no backup of the file could ever unwrap."""
     old = kms.wrap(KEY, context=CONTEXT)
     refused = right = 0
-    for content in every_byte_changed():
+    for content in _every_byte_changed(root_file.read_bytes()):
         root_file.write_bytes(content)
         try:
             opened = LocalKMS(root_file, passphrase)
-        except (ConfigurationError, KMSDenied) as error:
-            assert all(KEY.hex() not in told for told in told_by(error))
+        except (ConfigurationError, KMSDenied):
             refused += 1
         else:
             assert opened.unwrap(old, context=CONTEXT) == KEY
             assert kms.unwrap(opened.wrap(KEY, context=CONTEXT), context=CONTEXT) == KEY
             right += 1
-    assert refused > right
+    assert refused > right > 0

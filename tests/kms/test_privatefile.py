@@ -80,8 +80,7 @@ def test_of_many_that_create_at_once_one_does(tmp_path: Path) -> None:
     def create(content: bytes) -> bytes | None:
         try:
             privatefile.create(path, content)
-        except ConfigurationError as error:
-            assert "exists" in str(error)
+        except ConfigurationError:
             return None
         return content
 

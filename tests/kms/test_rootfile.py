@@ -131,7 +131,7 @@ def test_a_passphrase_cannot_be_taken_off_a_file(tmp_path: Path) -> None:
     path = tmp_path / "root.keys"
     rootfile.create(path, [root_key()], cheap())
     _edited(path, lambda d: {**d, "passphrase": None})
-    with pytest.raises(ConfigurationError, match="version 1 in the root-key file .* is damaged"):
+    with pytest.raises(ConfigurationError, match=r"version 1 in the root-key file .* is damaged"):
         rootfile.read(path, None)
 
 

@@ -74,9 +74,7 @@ READS: Mapping[str, Read] = {
         session.execute(select(Customer).execution_options(stream_results=True)).partitions(2)
     ),
     "one by one": lambda session: list(iter(session.connection().execute(select(CUSTOMERS)).fetchone, None)),
-    "in pages": lambda session: list(
-        iter(lambda: session.connection().execute(select(CUSTOMERS)).fetchmany(2), [])
-    ),
+    "in pages": lambda session: in_pages(session),
     "Core": lambda session: session.connection().execute(select(CUSTOMERS)).all(),
     "mappings": lambda session: session.connection().execute(select(CUSTOMERS)).mappings().all(),
     "Core alias": lambda session: session.connection().execute(select(CUSTOMERS.alias())).all(),
@@ -110,6 +108,12 @@ READS: Mapping[str, Read] = {
 }
 
 
+def in_pages(session: Session) -> list[Any]:
+    """Read one row, then pages of two, then what is left."""
+    result = session.connection().execute(select(CUSTOMERS))
+    return [result.fetchone(), *result.fetchmany(2), *result.fetchmany(2), *result.fetchall()]
+
+
 def refreshed(session: Session) -> None:
     """Load objects without their names, and then refresh those alone."""
     for customer in session.scalars(select(Customer).options(defer(Customer.name))).all():
@@ -120,9 +124,7 @@ def refreshed(session: Session) -> None:
 def test_values_that_were_not_moved_are_read_every_way(shop: World, way: str) -> None:
     """Across two tenants and without a scope, except where a text hides the columns that say whose they are."""
     with shop.session() as session:
-        if way == "in pages":
-            assert len(session.connection().execute(select(CUSTOMERS)).fetchmany(2)) == 2
-        elif way == "text by name":
+        if way == "text by name":
             with pytest.raises(errors.ScopeRequired):
                 READS[way](session)
         else:

@@ -137,7 +137,7 @@ class KeyCache:
     that was not used since it last came up.
     """
 
-    __slots__ = ("_active", "_keys", "_lock", "_max_keys", "_unused", "opening", "sealing")
+    __slots__ = ("_active", "_destroyed", "_keys", "_lock", "_max_keys", "_unused", "opening", "sealing")
 
     def __init__(self, max_keys: int) -> None:
         self._max_keys = max_keys
@@ -146,6 +146,7 @@ class KeyCache:
         # What evicted keys had reserved and not used, for when they come back: a block is lost to its key
         # with the process, and not with each eviction.
         self._unused: dict[bytes, repeat[bool]] = {}
+        self._destroyed: dict[bytes, str] = {}
         self.opening: dict[bytes, ValueKey] = {}
         self.sealing: defaultdict[tuple[int, int], dict[Owner, ValueKey]] = defaultdict(dict)
         self._lock = threading.RLock()
@@ -165,6 +166,20 @@ class KeyCache:
     def active(self, slot: KeySlot) -> CachedKey | None:
         """The slot's active key as far as this process knows, however stale."""
         return self._active.get(slot)
+
+    def destroyed(self, key_id: bytes) -> str | None:
+        """Why a key opens nothing, if this process has learned that it was destroyed."""
+        return self._destroyed.get(key_id)
+
+    def note_destroyed(self, key_id: bytes, why: str) -> None:
+        """Remember that a key was destroyed: that is final, so nobody has to ask again.
+
+        The last ``max_keys`` ones are remembered.
+        """
+        with self._lock:
+            self._destroyed[key_id] = why
+            if len(self._destroyed) > self._max_keys:
+                del self._destroyed[next(iter(self._destroyed))]
 
     def discard(self, key_id: bytes) -> None:
         """Revoke one key, and those that it wraps."""

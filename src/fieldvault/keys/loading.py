@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from fieldvault.errors import KeyNotFound, KeyStoreError, KeySuspended
+from fieldvault.errors import KeyNotFound, KeyShredded, KeyStoreError, KeySuspended
 from fieldvault.keys.cache import CachedKey, KeyCache
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.flight import SingleFlight
@@ -65,7 +65,19 @@ class KeyLoader:
 
     def by_id(self, key_ids: Iterable[bytes]) -> dict[bytes, Outcome]:
         """Each key, or the error that it met."""
-        return self._ids.run(key_ids, self._load_ids)
+        outcome: dict[bytes, Outcome] = {}
+        asked: list[bytes] = []
+        for key_id in key_ids:
+            why = self._cache.destroyed(key_id)
+            if why is None:
+                asked.append(key_id)
+            else:
+                outcome[key_id] = KeyShredded(why)
+        answers = self._ids.run(asked, self._load_ids)
+        for key_id, answer in answers.items():
+            if isinstance(answer, KeyShredded):
+                self._cache.note_destroyed(key_id, str(answer))
+        return outcome | answers
 
     def active(self, slots: Iterable[KeySlot]) -> dict[KeySlot, Outcome]:
         """Each slot's active key, made first where there is none, or the error that it met."""

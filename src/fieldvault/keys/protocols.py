@@ -142,7 +142,7 @@ class KeyStore(Protocol):
         ...
 
     def fence(self, tenant: str, subject: str | None) -> Fence | None:
-        """The fence over a scope: its own, or its tenant's."""
+        """The fence over a scope: its own, or else its tenant's."""
         ...
 
     def keys(self, tenant: str, subject: str | None) -> Sequence[KeyRecord]:

@@ -8,7 +8,6 @@ from fieldvault.errors import (
     FieldVaultError,
     KeyNotFound,
     KeyShredded,
-    KeyStoreError,
     KeySuspended,
     KMSError,
     KMSUnavailable,
@@ -129,22 +128,23 @@ class Unwrapper:
 
         A key that was refused is forgotten, and so is what it wraps.
         """
-        if not isinstance(error, KMSUnavailable):
-            self._cache.discard(record.key_id)
-        return self.outlast(self._cache.get(record.key_id), error)
+        if isinstance(error, KMSUnavailable):
+            return self.outlast(self._cache.get(record.key_id), error)
+        self._cache.discard(record.key_id)
+        return error
 
-    def outlast(self, key: CachedKey | None, error: Exception) -> Outcome:
+    def outlast(self, key: CachedKey | None, outage: Exception) -> Outcome:
         """An expired key, for a little longer, if all that stands against it is an outage within the grace.
 
-        Else the error.
+        Else the outage.
         """
-        if key is None or not isinstance(error, KMSUnavailable | KeyStoreError):
-            return error
+        if key is None:
+            return outage
         with self._cache.lock:
             now = self._clock()
             end = key.loaded_at + self._policy.ttl + self._policy.grace
             if key.evicted or now >= end:
-                return error
+                return outage
             key.expires = max(key.expires, min(now + _STALE_PAUSE, end))
             return key
 

@@ -187,7 +187,7 @@ class MemoryKeyStore:
         return [record for purpose in Purpose for record in self._in(KeySlot(tenant, subject, purpose))]
 
     def _fence(self, tenant: str, subject: str | None) -> Fence | None:
-        return self._fences.get((tenant, None)) or self._fences.get((tenant, subject))
+        return self._fences.get((tenant, subject)) or self._fences.get((tenant, None))
 
     def _snapshot(self, records: Iterable[KeyRecord]) -> Snapshot:
         found = {record.key_id: record for record in records}

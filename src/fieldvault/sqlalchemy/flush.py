@@ -31,13 +31,15 @@ _Carried = Iterable[tuple[dict[str, Any], str, Carrier]]
 
 def carry_insert(mapper: Mapper[Any], connection: Connection, target: Any) -> None:
     """Listener of ``before_insert``."""
+    encrypted = _encrypted(mapper)
+    if not encrypted:
+        return
     scope = _scope_of(mapper)
     # A default that SQLAlchemy would call at the statement comes too late, to choose the keys or to be
     # sealed under them.
     for name in () if scope is None else (scope.tenant, scope.subject):
         if name is not None and getattr(target, name) is None:
             _set_default(target, name, mapper.attrs[name].columns)
-    encrypted = _encrypted(mapper)
     for key, column in encrypted.items():
         if attributes.instance_dict(target).get(key) is None:
             _set_default(target, key, [column])
@@ -49,9 +51,11 @@ def carry_update(mapper: Mapper[Any], connection: Connection, target: Any) -> No
 
     A row that moves to another tenant or subject has all its values sealed anew.
     """
+    encrypted = _encrypted(mapper)
+    if not encrypted:
+        return
     scope = _scope_of(mapper)
     state = attributes.instance_state(target)
-    encrypted = _encrypted(mapper)
     names = () if scope is None else (scope.tenant, scope.subject)
     if any(name is not None and state.attrs[name].history.has_changes() for name in names):
         for key in encrypted:

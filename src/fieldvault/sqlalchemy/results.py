@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.orm import InstanceState
 
@@ -53,6 +53,8 @@ def check_rows(
 
 
 def _have_checked(context: Any, cursor: Any, checks: Sequence[_Check]) -> None:
+    if context.engine._should_log_debug():
+        context.engine = _EngineWithoutRowLog(context.engine)
     if getattr(context, "_insertmanyvalues_rows", None) is not None:
         # The rows of a bulk INSERT … RETURNING are fetched past the context's cursor, batch by batch.
         context.fetchall_for_returning = lambda cursor: _CheckingCursor(cursor, checks).fetchall()
@@ -149,6 +151,19 @@ def _name(value: Any) -> str | None:
     if value.__class__ is str or value is None:
         return value
     return name_of(value, "the scope of a row")
+
+
+class _EngineWithoutRowLog:
+    """A statement's engine, which at debug level would log its rows with their values opened."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def _should_log_debug(self) -> bool:
+        return False
 
 
 class _CheckingCursor:

@@ -157,3 +157,23 @@ def test_tables_hold_all_of_unicode_whatever_the_database_defaults_to(mariadb_ur
         ).all()
     assert kinds == ["InnoDB"]
     odd.dispose()
+
+
+def test_a_user_who_may_not_make_tables_opens_a_store_that_is_there(postgresql_url: str) -> None:
+    """Reading and writing is enough once the tables are up to date."""
+    owner = SQLKeyStore(postgresql_url)
+    engine = create_engine(postgresql_url, poolclass=NullPool)
+    tables = ", ".join(_tables(postgresql_url))
+    with engine.begin() as connection:
+        connection.execute(text("DROP ROLE IF EXISTS clerk"))
+        connection.execute(text("CREATE ROLE clerk LOGIN"))
+        connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+        connection.execute(text(f"GRANT SELECT, INSERT, UPDATE ON {tables} TO clerk"))
+    clerk = SQLKeyStore(engine.url.set(username="clerk").render_as_string())
+    key = first_key(clerk, acme())
+    assert clerk.shred(fence()) == [key.key_id]
+    clerk.close()
+    owner.close()
+    with engine.begin() as connection:
+        connection.execute(text("DROP OWNED BY clerk"))
+        connection.execute(text("DROP ROLE clerk"))

@@ -84,11 +84,11 @@ def live_or_newest() -> ColumnElement[bool]:
 
 
 def fence_over(connection: Connection, tenant: str, subject: str | None) -> Row[Any] | None:
-    """The fence of a scope, or of its tenant, which comes first."""
+    """The fence of a scope, or else of its tenant."""
     query = select(fences).where(
         fences.c.tenant == tenant, fences.c.subject.in_({NO_SUBJECT, subject or NO_SUBJECT})
     )
-    return connection.execute(query.order_by(fences.c.subject)).first()
+    return connection.execute(query.order_by(fences.c.subject.desc())).first()
 
 
 def records_of_scope(connection: Connection, tenant: str, subject: str | None) -> list[KeyRecord]:

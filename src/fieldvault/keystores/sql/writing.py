@@ -37,7 +37,7 @@ def add_active(connection: Connection, additions: Sequence[Addition]) -> Abstrac
     for names in batches(sorted({addition.record.tenant for addition in additions})):
         locked = select(tenants).where(tenants.c.tenant.in_(names)).order_by(tenants.c.tenant)
         connection.execute(locked.with_for_update(read=True)).all()
-    replaceable = _lock_active(connection, {each.replaces for each in additions if each.replaces is not None})
+    _lock_active(connection, {each.replaces for each in additions if each.replaces is not None})
     for part in batches(additions):
         _refuse_fenced(connection, {(each.record.tenant, each.record.subject) for each in part})
     chosen: list[Addition] = []
@@ -47,7 +47,6 @@ def add_active(connection: Connection, additions: Sequence[Addition]) -> Abstrac
             each
             for each in part
             if active.get(each.record.slot) == each.replaces
-            and (each.replaces is None or each.replaces in replaceable)
             and newest.get(each.record.slot, 0) < each.record.version
         ]
     replaced = [each for each in chosen if each.replaces is not None]
@@ -61,13 +60,11 @@ def add_active(connection: Connection, additions: Sequence[Addition]) -> Abstrac
     return {each.record.key_id for each in chosen}
 
 
-def _lock_active(connection: Connection, key_ids: AbstractSet[bytes]) -> set[bytes]:
-    """Those of these keys that are active, and stay so until the end of this transaction."""
-    found: set[bytes] = set()
+def _lock_active(connection: Connection, key_ids: AbstractSet[bytes]) -> None:
+    """Have those of these keys that are active stay so until the end of this transaction."""
     for part in batches(sorted(key_ids)):
         query = select(keys.c.key_id).where(keys.c.key_id.in_(part), keys.c.active == 1)
-        found.update(connection.scalars(query.order_by(keys.c.key_id).with_for_update()))
-    return found
+        connection.execute(query.order_by(keys.c.key_id).with_for_update()).all()
 
 
 def _refuse_fenced(connection: Connection, scopes: AbstractSet[tuple[str, str | None]]) -> None:

@@ -73,6 +73,7 @@ class ErasurePromises:
         whole = fence()
         store.shred(whole)
         assert store.fence("acme", "bob") == store.fence("acme", None) == whole
+        assert store.fence("acme", "ann") == own
 
     def test_a_shred_can_be_repeated(self, store: KeyStore) -> None:
         """The same keys are named again, and the first fence stays."""

@@ -1,0 +1,201 @@
+"""Sealing and opening many values of one field.
+
+What a single value pays for each time, the clock and the look-up of its key, is paid here once for a run of
+values under one key. Written out flat, as everything that is paid for each value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from math import inf
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+
+from fieldvault.codecs import TEXT, decode, encode, pad
+from fieldvault.envelope import HEADER, PADDED
+from fieldvault.errors import DecryptionError, KeyShredded, TenantMismatch
+from fieldvault.keys.cache import ValueKey
+from fieldvault.keys.records import KeySlot
+from fieldvault.keys.ring import KeyRing
+from fieldvault.suites import Suite
+from fieldvault.values import as_bytes, associated_with, refuse
+
+__all__ = ["Owner", "Place", "open_many", "seal_many"]
+
+Owner = tuple[str, str | None]
+"""Tenant and subject."""
+
+Place = tuple[str | None, str | None]
+"""What a row says of tenant and subject; ``None`` where it says nothing."""
+
+_ANYWHERE: Place = (None, None)
+
+_NONE = b"\xff"
+"""The header of no ciphertext."""
+
+
+def seal_many(
+    ring: KeyRing,
+    suite: Suite,
+    padding: int | None,
+    values: Sequence[Any],
+    field: str,
+    owners: Sequence[Owner] | Owner,
+) -> list[bytes | None]:
+    """The ciphertexts of values, ``None`` for ``None``, each under its own owner or all under one.
+
+    Raises:
+        UnsupportedValue, ConfigurationError, KeyShredded, KeySuspended, KMSError, KeyStoreError: as for one
+            value.
+    """
+    keys = ring.cache.sealing
+    random, padded = os.urandom, 0 if padding is None else PADDED
+    sealed: list[bytes | None] = []
+    append = sealed.append
+    each_owner = repeat(owners) if isinstance(owners, tuple) else owners
+    key: ValueKey | None = None
+    kind, last_kind = 0, -1
+    last_owner: Owner | None = None
+    for value, owner in zip(values, each_owner, strict=False):
+        if value is None:
+            append(None)
+            continue
+        body = None
+        if value.__class__ is str:
+            kind = TEXT | padded
+            try:  # noqa: SIM105 - suppress() costs more than the encoding
+                body = value.encode()
+            except UnicodeEncodeError:
+                pass
+        if body is None:
+            kind, body = encode(value)
+            kind |= padded
+        if padding is not None:
+            body = pad(body, padding)
+        if owner is not last_owner or kind != last_kind:
+            tenant, subject = owner
+            last_owner, last_kind = owner, kind
+            key = keys[suite.number, kind].get(tenant if subject is None else (tenant, subject))
+            if key is not None and ring.clock() >= key.fresh_until:
+                key = None
+        if key is None or not next(key.uses, False):
+            key = ring.for_sealing(KeySlot(*owner), suite, kind)
+        contexts = key.contexts
+        associated = contexts[field] if field in contexts else associated_with(key, field)
+        nonce = random(key.nonce_size)
+        protect = key.seal
+        append(key.header + nonce + protect(nonce, body, associated))
+    return sealed
+
+
+def open_many(
+    ring: KeyRing,
+    blobs: Sequence[bytes | None],
+    field: str,
+    tenant: str | None,
+    subject: str | None,
+    *,
+    places: Sequence[Place] | None = None,
+    erased: Callable[[KeyShredded], Any] | None = None,
+) -> list[Any]:
+    """The values of ciphertexts, ``None`` for ``None``; keys that are missing are fetched together.
+
+    ``tenant`` and ``subject`` are as in ``values.opener``. ``places`` has what the row of each ciphertext
+    says. ``erased`` answers for a value whose key was shredded; without it the error is raised.
+
+    Values are handed out only if the lease still ran when the last of them was opened: a process that was
+    stopped in between asks again.
+
+    Raises:
+        MalformedCiphertext, TenantMismatch, DecryptionError, KeyNotFound, KeySuspended, KMSError,
+            KeyStoreError: as for one value, for the first that meets it.
+    """
+    opened, fresh_until = _open_run(ring, blobs, field, tenant, subject, places, erased)
+    if len(blobs) < 2 or ring.clock() < fresh_until:
+        return opened
+    half = len(blobs) // 2
+    return [
+        value
+        for part in (slice(half), slice(half, None))
+        for value in open_many(
+            ring,
+            blobs[part],
+            field,
+            tenant,
+            subject,
+            places=None if places is None else places[part],
+            erased=erased,
+        )
+    ]
+
+
+def _open_run(
+    ring: KeyRing,
+    blobs: Sequence[bytes | None],
+    field: str,
+    tenant: str | None,
+    subject: str | None,
+    places: Sequence[Place] | None,
+    erased: Callable[[KeyShredded], Any] | None,
+) -> tuple[list[Any], float]:
+    """The values, and until when the keys that opened them may be used."""
+    cached, now, fresh_until = ring.cache.opening.get, ring.clock(), inf
+    fetched = False
+    key: Any = None
+    opened: list[Any] = []
+    append = opened.append
+    last = _NONE
+    for blob, (row_tenant, row_subject) in zip(
+        blobs, repeat(_ANYWHERE) if places is None else places, strict=False
+    ):
+        if blob is None:
+            append(None)
+            continue
+        if blob.__class__ is not bytes:
+            blob = as_bytes(blob)  # noqa: PLW2901 - the same ciphertext
+        if not blob.startswith(last):
+            key = cached(blob[HEADER])
+            if key is None or now >= key.fresh_until:
+                if not fetched:
+                    ring.prefetch(blobs=[each for each in blobs if each is not None])
+                    fetched = True
+                try:
+                    key = ring.for_opening(blob)
+                except KeyShredded as shredded:
+                    if erased is None:
+                        raise
+                    append(erased(shredded))
+                    continue
+            if key.tenant != tenant and tenant is not None:
+                raise TenantMismatch(f"the value belongs to another tenant than {tenant!r}")
+            if subject is not None and key.subject != subject:
+                raise DecryptionError
+            fresh_until = min(fresh_until, key.fresh_until)
+            last, contexts, nonce, sealed, unprotect = (
+                key.header,
+                key.contexts,
+                key.nonce,
+                key.sealed,
+                key.open,
+            )
+            associated = contexts[field] if field in contexts else associated_with(key, field)
+        if row_tenant is not None and row_tenant != key.tenant:
+            raise TenantMismatch("a value in a row belongs to another tenant than the row")
+        if row_subject is not None and row_subject != key.subject:
+            raise DecryptionError
+        payload: bytes | None = None
+        try:
+            payload = unprotect(blob[nonce], blob[sealed], associated)  # type: ignore[possibly-undefined]
+            if key.is_text:
+                append(payload.decode())
+                continue
+        except (InvalidTag, ValueError):
+            # What is authentic and no UTF-8 is refused by the general decoder, outside of this handler.
+            pass
+        if payload is None:
+            refuse(blob)
+        append(decode(key.kind, payload))
+    return opened, fresh_until

@@ -1,0 +1,135 @@
+"""What a page costs in questions to the key store and calls of the KMS, whatever the number of its rows."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from fieldvault import Vault
+from fieldvault.kms import LocalKMS
+from fieldvault.sqlalchemy import protect
+from fieldvault.testing.fakes import FaultyKMS
+from tests.sqlalchemy.shop import CUSTOMERS, SECRET, Base, Customer, Memo, Order
+from tests.sqlalchemy.world import World
+
+PEOPLE = 1000
+
+
+@pytest.fixture
+def crowd(world: World) -> World:
+    """Return a shop with a thousand customers, each with keys of their own."""
+    rows = [{"id": f"p{number:04}", "shop": "acme", "name": f"n{number}"} for number in range(PEOPLE)]
+    world.execute(insert(CUSTOMERS), rows)
+    return world
+
+
+@pytest.fixture
+def cold(crowd: World, root_keys: Any) -> Iterator[World]:
+    """Yield the same shop in a process that has no key yet."""
+    kms = FaultyKMS(LocalKMS(root_keys))
+    protect(Base, Vault(kms=kms, key_store=crowd.store))
+    crowd.kms = kms
+    yield crowd
+
+
+LOADS: Mapping[str, Callable[[Session], Any]] = {
+    "entities": lambda session: session.scalars(select(Customer)).all(),
+    "columns": lambda session: session.execute(select(Customer.id, Customer.shop, Customer.name)).all(),
+    "Core": lambda session: session.connection().execute(select(CUSTOMERS)).all(),
+}
+
+
+@pytest.mark.parametrize("way", ["entities", "columns", "Core"])
+def test_a_cold_page_of_a_thousand_subjects_costs_one_query_and_one_call(cold: World, way: str) -> None:
+    """And a warm one nothing."""
+    with cold.session() as session:
+        with cold.costs() as spent:
+            assert len(LOADS[way](session)) == PEOPLE
+        assert spent == {"fetch": 1, "kms": 1}
+        session.expire_all()
+        with cold.costs() as spent:
+            assert len(LOADS[way](session)) == PEOPLE
+        assert spent == {"kms": 0}
+
+
+def test_rows_fetched_one_by_one_cost_a_few_queries(cold: World) -> None:
+    """They are fetched ahead in growing pages; the first alone is fetched alone."""
+    with cold.engine.connect() as connection:
+        with cold.costs() as spent:
+            connection.execute(select(CUSTOMERS)).first()
+        assert spent == {"fetch": 1, "kms": 1}
+        with cold.costs() as spent:
+            assert sum(1 for _ in connection.execute(select(CUSTOMERS))) == PEOPLE
+        assert spent["fetch"] <= 5
+
+
+def test_a_page_in_the_scope_s_care_costs_as_little(world: World, root_keys: Any) -> None:
+    """Rows that leave their scope to the ambient one may be of many subjects too."""
+    for number in range(50):
+        with world.vault.scope(tenant="acme", subject=f"s{number}"):
+            world.save(Memo(body=f"n{number}"))
+    kms = FaultyKMS(LocalKMS(root_keys))
+    vault = Vault(kms=kms, key_store=world.store)
+    protect(Base, vault)
+    world.kms = kms
+    with vault.scope(tenant="acme"), world.session() as session, world.costs() as spent:
+        assert len(session.scalars(select(Memo)).all()) == 50
+    assert spent == {"fetch": 1, "kms": 1}
+
+
+def test_a_page_of_many_tenants_costs_one_query_and_one_call(world: World, root_keys: Any) -> None:
+    """The KMS is asked for all of them at once."""
+    world.execute(
+        insert(CUSTOMERS), [{"id": f"p{number}", "shop": f"t{number}", "name": "x"} for number in range(40)]
+    )
+    kms = FaultyKMS(LocalKMS(root_keys))
+    protect(Base, Vault(kms=kms, key_store=world.store))
+    world.kms = kms
+    with world.session() as session, world.costs() as spent:
+        assert len(session.scalars(select(Customer)).all()) == 40
+    assert spent == {"fetch": 1, "kms": 1}
+
+
+@pytest.mark.parametrize("way", ["entities", "Core"])
+@pytest.mark.parametrize("subject", [True, False], ids=["subjects", "tenant"])
+def test_a_page_of_shredded_rows_costs_no_query_a_row(cold: World, way: str, subject: bool) -> None:
+    """That a key is destroyed is final, so it is asked once."""
+    vault = Vault(kms=cold.kms, key_store=cold.store)
+    for number in range(0, PEOPLE, 10) if subject else ():
+        vault.shred("acme", f"p{number:04}", actor="test", reason="asked")
+    if not subject:
+        vault.shred("acme", actor="test", reason="asked")
+    with cold.session() as session:
+        with cold.costs() as spent:
+            rows = LOADS[way](session)
+        assert sum(row.name is None for row in rows) == (PEOPLE // 10 if subject else PEOPLE)
+        assert spent["fetch"] == 1
+        session.expire_all()
+        with cold.costs() as spent:
+            LOADS[way](session)
+        assert spent == {"kms": 0}
+
+
+def test_a_flush_of_many_rows_of_one_tenant_asks_no_more_than_one(world: World) -> None:
+    """The key is made once; after that sealing asks nobody."""
+    world.save(Order(shop="acme", address="first"))
+    with world.session() as session, world.costs() as spent:
+        session.add_all(Order(shop="acme", address=SECRET) for _ in range(200))
+        session.flush()
+    assert spent == {"kms": 0}
+
+
+def test_a_dirty_check_opens_nothing(crowd: World) -> None:
+    """A thousand objects are looked through without a key."""
+    with crowd.session() as session:
+        customers = session.scalars(select(Customer)).all()
+        crowd.vault.ring.cache.drop(None)
+        with crowd.costs() as spent, crowd.statements() as seen:
+            for customer in customers:
+                customer.city = None
+                customer.name = str(customer.name)
+            session.flush()
+        assert spent == {"kms": 0}
+        assert seen == []
