@@ -100,11 +100,13 @@ def open_many(
     *,
     places: Sequence[Place] | None = None,
     erased: Callable[[KeyShredded], Any] | None = None,
+    prefetch: Callable[[], None] | None = None,
 ) -> list[Any]:
     """The values of ciphertexts, ``None`` for ``None``; keys that are missing are fetched together.
 
     ``tenant`` and ``subject`` are as in ``values.opener``. ``places`` has what the row of each ciphertext
-    says. ``erased`` answers for a value whose key was shredded; without it the error is raised.
+    says. ``erased`` answers for a value whose key was shredded; without it the error is raised. ``prefetch``
+    fetches more than the keys of these ciphertexts when one is missing, if the caller has more to open.
 
     Values are handed out only if the lease still ran when the last of them was opened: a process that was
     stopped in between asks again.
@@ -113,7 +115,7 @@ def open_many(
         MalformedCiphertext, TenantMismatch, DecryptionError, KeyNotFound, KeySuspended, KMSError,
             KeyStoreError: as for one value, for the first that meets it.
     """
-    opened, fresh_until = _open_run(ring, blobs, field, tenant, subject, places, erased)
+    opened, fresh_until = _open_run(ring, blobs, field, tenant, subject, places, erased, prefetch)
     if len(blobs) < 2 or ring.clock() < fresh_until:
         return opened
     half = len(blobs) // 2
@@ -128,6 +130,7 @@ def open_many(
             subject,
             places=None if places is None else places[part],
             erased=erased,
+            prefetch=prefetch,
         )
     ]
 
@@ -140,6 +143,7 @@ def _open_run(
     subject: str | None,
     places: Sequence[Place] | None,
     erased: Callable[[KeyShredded], Any] | None,
+    prefetch: Callable[[], None] | None,
 ) -> tuple[list[Any], float]:
     """The values, and until when the keys that opened them may be used."""
     cached, now, fresh_until = ring.cache.opening.get, ring.clock(), inf
@@ -159,9 +163,11 @@ def _open_run(
         if not blob.startswith(last):
             key = cached(blob[HEADER])
             if key is None or now >= key.fresh_until:
-                if not fetched:
-                    ring.prefetch(blobs=[each for each in blobs if each is not None])
-                    fetched = True
+                if not fetched and prefetch is None:
+                    ring.prefetch(blobs=[as_bytes(each) for each in blobs if each is not None])
+                elif not fetched and prefetch is not None:
+                    prefetch()
+                fetched = True
                 try:
                     key = ring.for_opening(blob)
                 except KeyShredded as shredded:

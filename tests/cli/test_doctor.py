@@ -1,12 +1,18 @@
 """``fieldvault doctor`` finds what is wrong and says what to do."""
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fieldvault import CachePolicy
+from fieldvault.cli.checks import Level, erasure_bound
+from fieldvault.errors import KMSError, KMSUnavailable
+from fieldvault.keys.protocols import WrappedKey
+from fieldvault.keystores import SQLKeyStore
 from fieldvault.kms import LocalKMS
 from tests.cli.calling import Answer, call, give_keys, give_subject_keys, records
 
@@ -152,15 +158,18 @@ def test_keys_that_were_swapped_are_found(shop: Path) -> None:
     assert first.key_id.hex() in item
 
 
-@pytest.mark.parametrize("purpose", ["data", "wrap"])
-def test_a_key_without_its_wrapped_form_is_found(shop: Path, purpose: str) -> None:
+@pytest.mark.parametrize(
+    ("subject", "purpose", "wrong"), [("", "data", 1), ("", "wrap", 3), ("ann", "data", 1)]
+)
+def test_a_key_without_its_wrapped_form_is_found(shop: Path, subject: str, purpose: str, wrong: int) -> None:
     """And with a wrap key the subjects' keys beneath it."""
     change(
         shop,
-        "UPDATE fieldvault_keys SET wrapped = NULL WHERE tenant = 'acme' AND subject = '' AND purpose = ?",
+        "UPDATE fieldvault_keys SET wrapped = NULL WHERE tenant = 'acme' AND subject = ? AND purpose = ?",
+        subject,
         purpose,
     )
-    assert len(found(call("doctor", "--json"))["keys"]["items"]) == (1 if purpose == "data" else 3)
+    assert len(found(call("doctor", "--json"))["keys"]["items"]) == wrong
 
 
 def test_a_lost_wrap_key_is_found_by_what_it_wraps(shop: Path) -> None:
@@ -309,3 +318,38 @@ def test_a_key_store_that_fails_on_the_way_is_a_problem(shop: Path) -> None:
     assert answer.code == 1
     assert levels(answer)["keys"] == "problem"
     assert levels(answer)["erasure bound"] == "ok"
+
+
+def test_a_key_store_that_opens_and_does_not_answer_is_a_problem(shop: Path) -> None:
+    """Its table of keys is gone."""
+    with closing(sqlite3.connect(shop / "keys.db")) as database:
+        database.execute("ALTER TABLE fieldvault_keys RENAME TO lost")
+        database.commit()
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert levels(answer)["key store"] == levels(answer)["keys"] == "problem"
+
+
+def test_a_bound_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    """The key store went away after it was opened."""
+    store = SQLKeyStore(f"sqlite:///{tmp_path / 'keys.db'}")
+    with closing(sqlite3.connect(tmp_path / "keys.db")) as database:
+        database.execute("DROP TABLE fieldvault_meta")
+        database.commit()
+    assert erasure_bound(store, CachePolicy()).level is Level.PROBLEM
+    store.close()
+
+
+def no_route(_: LocalKMS, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:
+    """Answer as a KMS that can no longer be reached."""
+    return [KMSUnavailable("no route to the KMS") for _ in items]
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_unreachable_kms_is_not_taken_for_wrong_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said is that the keys were not tried."""
+    monkeypatch.setattr(LocalKMS, "unwrap_many", no_route)
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert found(answer)["keys"]["items"] == []
+    assert "no route to the KMS" in found(answer)["keys"]["detail"]

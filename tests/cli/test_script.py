@@ -86,11 +86,13 @@ def test_a_wrong_confirmation_changes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("vault_folder")
-def test_what_is_typed_in_another_encoding_is_no_confirmation() -> None:
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape"])
+def test_what_is_typed_in_another_encoding_is_no_confirmation(encoding: str) -> None:
     """Bytes that are no text end in a refusal and no traceback."""
     give_keys("acme")
     done = subprocess.run(
         [PROGRAM, "shred", "acme", "--reason", "r"],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
         input=b"\xff\xfe\n",
         capture_output=True,
         timeout=60,

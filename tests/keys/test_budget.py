@@ -223,7 +223,17 @@ def test_a_reserve_that_just_landed_is_not_asked_for_again(memory_rig: Rig) -> N
     assert [record.uses for record in data_keys(memory_rig)] == [10]
 
 
-def test_a_key_that_another_process_replaced_meanwhile_is_not_replaced_again(memory_rig: Rig) -> None:
+def test_a_used_up_key_that_another_process_has_replaced_is_not_replaced_again(rig: Rig) -> None:
+    """Its successor is taken, although the lease has not told of it yet."""
+    party = rig.party(rotation=RotationPolicy(max_uses=2, block=1))
+    blobs = [party.seal("x"), party.seal("x")]
+    rig.party(rotation=RotationPolicy(max_uses=2, block=1)).vault.rotate("acme")
+    blobs.append(party.seal("y"))
+    assert blobs[-1][3:19] == data_keys(rig)[-1].key_id
+    assert [record.version for record in data_keys(rig)] == [1, 2]
+
+
+def test_a_successor_that_is_suspended_is_not_replaced_either(memory_rig: Rig) -> None:
     """The one that is there is taken."""
     party, other = (
         memory_rig.party(rotation=RotationPolicy(max_uses=1, block=1)),

@@ -1,6 +1,6 @@
 """What a page costs in questions to the key store and calls of the KMS, whatever the number of its rows."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -26,12 +26,12 @@ def crowd(world: World) -> World:
 
 
 @pytest.fixture
-def cold(crowd: World, root_keys: Any) -> Iterator[World]:
-    """Yield the same shop in a process that has no key yet."""
+def cold(crowd: World, root_keys: Any) -> World:
+    """Return the same shop in a process that has no key yet."""
     kms = FaultyKMS(LocalKMS(root_keys))
     protect(Base, Vault(kms=kms, key_store=crowd.store))
     crowd.kms = kms
-    yield crowd
+    return crowd
 
 
 LOADS: Mapping[str, Callable[[Session], Any]] = {

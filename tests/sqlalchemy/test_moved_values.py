@@ -74,7 +74,7 @@ READS: Mapping[str, Read] = {
         session.execute(select(Customer).execution_options(stream_results=True)).partitions(2)
     ),
     "one by one": lambda session: list(iter(session.connection().execute(select(CUSTOMERS)).fetchone, None)),
-    "in pages": lambda session: in_pages(session),
+    "in pages": lambda session: in_pages(session),  # noqa: PLW0108 - defined below
     "Core": lambda session: session.connection().execute(select(CUSTOMERS)).all(),
     "mappings": lambda session: session.connection().execute(select(CUSTOMERS)).mappings().all(),
     "Core alias": lambda session: session.connection().execute(select(CUSTOMERS.alias())).all(),
@@ -104,7 +104,7 @@ READS: Mapping[str, Read] = {
     "delete returning": lambda session: session.execute(
         delete(CUSTOMERS).returning(CUSTOMERS.c.id, CUSTOMERS.c.shop, CUSTOMERS.c.name)
     ).all(),
-    "refresh": lambda session: refreshed(session),
+    "refresh": lambda session: refreshed(session),  # noqa: PLW0108 - defined below
 }
 
 
@@ -131,16 +131,22 @@ def test_values_that_were_not_moved_are_read_every_way(shop: World, way: str) ->
             READS[way](session)
 
 
-@pytest.mark.parametrize("move", MOVES)
-@pytest.mark.parametrize("way", [way for way in READS if way not in {"text by name"}])
-def test_a_moved_value_is_refused_every_way(shop: World, way: str, move: str) -> None:
+@pytest.mark.parametrize("way", [way for way in READS if way != "text by name"])
+def test_a_moved_value_is_refused_every_way(shop: World, way: str) -> None:
     """Whether the value moved, or the row beneath it."""
-    shop.raw_execute(MOVES[move])
-    if move == "row's subject":
-        shop.raw_execute("UPDATE orders SET customer_id = 'lei' WHERE customer_id = 'li'")
-    with shop.session() as session, pytest.raises(REFUSALS) as caught:
-        READS[way](session)
-    assert SECRET not in str(caught.value)
+    tables = {table: shop.raw(f"SELECT * FROM {table}") for table in ("customers", "orders")}
+    for move in MOVES.values():
+        shop.raw_execute(move)
+        shop.raw_execute(
+            "UPDATE orders SET customer_id = 'lei' WHERE EXISTS (SELECT 1 FROM customers WHERE id = 'lei')"
+        )
+        with shop.session() as session, pytest.raises(REFUSALS) as caught:
+            READS[way](session)
+        assert SECRET not in str(caught.value)
+        for table, rows in tables.items():
+            shop.raw_execute(f"DELETE FROM {table}")
+            for row in rows:
+                shop.raw_execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
 
 def test_a_value_of_another_column_is_refused(shop: World) -> None:

@@ -1,6 +1,5 @@
 """Whose a value is: the row says it, or the scope, or the vault's default; and nobody else's."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,11 +13,11 @@ from tests.sqlalchemy.world import World
 
 
 @pytest.fixture
-def default_world(world: World, make_vault: MakeVault) -> Iterator[World]:
-    """Yield a shop whose vault has a default tenant."""
+def default_world(world: World, make_vault: MakeVault) -> World:
+    """Return a shop whose vault has a default tenant."""
     world.vault = make_vault(default_tenant="house")
     protect(Base, world.vault)
-    yield world
+    return world
 
 
 def test_the_ambient_scope_has_the_rows_that_do_not_say_whose_they_are(world: World) -> None:

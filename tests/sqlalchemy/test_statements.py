@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import (
@@ -23,15 +23,15 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from fieldvault import errors
+from fieldvault import KeyScope, errors
 from fieldvault.envelope import Envelope
-from fieldvault.sqlalchemy import Encrypted
-from tests.sqlalchemy.shop import CUSTOMERS, MEMOS, ORDERS, OTHER_SECRET, SECRET, Customer, Memo, Order
+from fieldvault.sqlalchemy import Encrypted, protect
+from tests.sqlalchemy.shop import CUSTOMERS, MEMOS, OTHER_SECRET, SECRET, Customer, Memo
 from tests.sqlalchemy.world import World, carriers_in
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": "li", "shop": "acme", "name": SECRET, "profile": {"a": 1}},
     {"id": "ada", "shop": "nordwind", "name": OTHER_SECRET, "profile": None},
     {"id": "eve", "shop": "acme", "name": "", "profile": {}},
@@ -149,13 +149,12 @@ def test_every_door_seals_each_row_under_its_own_scope(world: World, door: Calla
     assert not world.holds(SECRET, OTHER_SECRET)
 
 
-@pytest.mark.parametrize(
-    "door", [by_list, by_bulk_list, by_values], ids=lambda door: door.__doc__.rstrip(".")
-)
-def test_doors_lead_into_every_database(any_world: World, door: Callable[[World], None]) -> None:
+def test_doors_lead_into_every_database(any_world: World) -> None:
     """Dialects bind and fetch each in their own way."""
-    door(any_world)
-    check_rows(any_world)
+    for door in (by_list, by_bulk_list, by_values):
+        door(any_world)
+        check_rows(any_world)
+        any_world.raw_execute("DELETE FROM customers")
 
 
 def test_the_rows_given_stay_as_they_were(world: World) -> None:
@@ -167,21 +166,10 @@ def test_the_rows_given_stay_as_they_were(world: World) -> None:
 
 def test_defaults_in_python_choose_keys_and_are_sealed(world: World) -> None:
     """Keys, tenants and values that a column's default makes are those that are written, on every door."""
-    metadata = MetaData()
     numbers = iter(range(1000))
-
-    class Base(Session.__mro__[0] if False else object):  # noqa: PLR1736
-        pass
-
-    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-    from fieldvault import KeyScope
-    from fieldvault.sqlalchemy import protect
 
     class Model(DeclarativeBase):
         pass
-
-    Model.metadata = metadata
 
     class Person(Model):
         __tablename__ = "people"
@@ -194,8 +182,8 @@ def test_defaults_in_python_choose_keys_and_are_sealed(world: World) -> None:
         )
 
     protect(Model, world.vault)
-    metadata.create_all(world.engine)
-    people = Person.__table__
+    Model.metadata.create_all(world.engine)
+    people: Any = Person.__table__
     world.execute(insert(people), [{"number": -1}, {"number": -2}])
     world.execute(insert(people), {"greeting": "hello"})
     world.execute(insert(people).values(greeting="hello"))
@@ -261,7 +249,6 @@ EXPRESSIONS: Mapping[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", EXPRESSIONS)
 @pytest.mark.parametrize(
     "statement",
     [
@@ -271,7 +258,7 @@ EXPRESSIONS: Mapping[str, Callable[[], Any]] = {
         lambda value: insert(Memo).values(body=value),
         lambda value: update(MEMOS).values(body=value),
         lambda value: update(MEMOS).ordered_values((MEMOS.c.body, value)),
-        lambda value: update(MEMOS.alias()).values(body=value),
+        lambda value: update(cast(Any, MEMOS.alias())).values(body=value),
         lambda value: update(Memo).values(body=value),
         lambda value: update(Memo).values({Memo.body: value}),
     ],
@@ -287,13 +274,14 @@ EXPRESSIONS: Mapping[str, Callable[[], Any]] = {
         "ORM by column",
     ],
 )
-def test_an_expression_is_no_value_in_any_statement(world: World, statement: Any, kind: str) -> None:
+def test_an_expression_is_no_value_in_any_statement(world: World, statement: Any) -> None:
     """What the database would compute, it would see: refused before anything is sent."""
     with world.vault.scope(tenant="acme"):
         world.save(Memo(body="x"))
         with world.statements() as seen, world.session() as session:
-            with pytest.raises(errors.UnsupportedQuery, match=r"memos\.body is encrypted"):
-                session.execute(statement(EXPRESSIONS[kind]()))
+            for expression in EXPRESSIONS.values():
+                with pytest.raises(errors.UnsupportedQuery, match=r"memos\.body is encrypted"):
+                    session.execute(statement(expression()))
         assert seen == []
 
 
@@ -333,7 +321,9 @@ UPDATES: Mapping[str, Callable[[Session], Any]] = {
     "Core": lambda session: session.connection().execute(update(MEMOS).values(body=SECRET)),
     "Core parameters": lambda session: session.connection().execute(update(MEMOS), {"body": SECRET}),
     "ordered": lambda session: session.connection().execute(update(MEMOS).ordered_values(("body", SECRET))),
-    "alias": lambda session: session.connection().execute(update(MEMOS.alias("m")).values(body=SECRET)),
+    "alias": lambda session: session.connection().execute(
+        update(cast(Any, MEMOS.alias("m"))).values(body=SECRET)
+    ),
     "named parameter": lambda session: session.connection().execute(
         update(MEMOS).values(body=bindparam("b")).where(MEMOS.c.id == bindparam("i")), [{"b": SECRET, "i": 1}]
     ),
@@ -410,7 +400,6 @@ def test_an_update_of_other_columns_needs_no_scope(world: World) -> None:
     world.save(Customer(id="li", shop="acme", name=SECRET))
     before = world.raw("SELECT name FROM customers")
     world.execute(update(CUSTOMERS).values(city="Łódź"))
-    world.execute(update(CUSTOMERS), {"city": func.lower("X")}) if False else None
     assert world.raw("SELECT name FROM customers") == before
 
 
@@ -440,16 +429,12 @@ def test_an_upsert_takes_the_value_of_its_own_row(any_world: World) -> None:
     assert any_world.raw("SELECT body FROM memos") == [(None,)]
 
 
-@pytest.mark.parametrize(
-    "value", [SECRET, func.lower(SECRET), literal(SECRET)], ids=["value", "function", "literal"]
-)
-def test_an_upsert_takes_no_other_value(any_world: World, value: Any) -> None:
+def test_an_upsert_takes_no_other_value(any_world: World) -> None:
     """A value would have no row, an expression would be plaintext."""
-    with (
-        any_world.vault.scope(tenant="acme"),
-        pytest.raises(errors.UnsupportedQuery, match=r"statement\.excluded"),
-    ):
-        any_world.execute(upsert(any_world, value))
+    with any_world.vault.scope(tenant="acme"):
+        for value in (SECRET, func.lower(SECRET), literal(SECRET)):
+            with pytest.raises(errors.UnsupportedQuery, match=r"statement\.excluded"):
+                any_world.execute(upsert(any_world, value))
 
 
 # -- columns and attributes by other names ----------------------------------------------------------------------
@@ -457,10 +442,6 @@ def test_an_upsert_takes_no_other_value(any_world: World, value: Any) -> None:
 
 def test_a_column_with_a_key_of_its_own_is_known_by_it(world: World) -> None:
     """Name in the database, key in Core and attribute of the model may all differ."""
-    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-    from fieldvault import KeyScope
-    from fieldvault.sqlalchemy import protect
 
     class Base(DeclarativeBase):
         pass
@@ -474,12 +455,12 @@ def test_a_column_with_a_key_of_its_own_is_known_by_it(world: World) -> None:
             Column("NAME_ENC", Encrypted(String), key="name_key"),
         )
         __vault__ = KeyScope(tenant="shop")
-        shop = __table__.c.shop_key
-        name = __table__.c.name_key
+        shop: Any = __table__.c.shop_key
+        name: Any = __table__.c.name_key
 
     protect(Base, world.vault)
     Base.metadata.create_all(world.engine)
-    people = Person.__table__
+    people: Any = Person.__table__
     world.execute(insert(people), [{"shop_key": 1, "name_key": SECRET}, {"shop_key": 2, "name_key": SECRET}])
     world.execute(insert(people).values(shop_key=3, name_key=SECRET))
     with world.session() as session:
@@ -503,5 +484,3 @@ def test_statements_on_other_tables_pass_untouched(world: World) -> None:
     world.execute(insert(plain).from_select(["name"], select(plain.c.name)))
     world.execute(update(plain).values(name=func.upper(plain.c.name)))
     assert len(world.read(select(plain))) == 6
-    assert ORDERS.name
-    assert Order.__table__ is ORDERS

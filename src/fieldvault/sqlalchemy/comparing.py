@@ -55,6 +55,7 @@ def _refuse(element: _Incomparable, compiler: Any, **kwargs: Any) -> NoReturn:
 def _refusal(expression: ColumnElement[Any], op: Any) -> UnsupportedQuery:
     name = getattr(op, "__name__", str(op))
     return UnsupportedQuery(
-        f"{getattr(expression.type, 'field', None) or expression} is encrypted, so the database cannot answer {name!r} on it; "
+        f"{getattr(expression.type, 'field', None) or expression} is encrypted, so the database cannot "
+        f"answer {name!r} on it; "
         "select the rows by other columns and compare in Python, or ask is_(None)"
     )

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import Label
 
 from fieldvault.sqlalchemy.binding import Binding, RowScope
+from fieldvault.sqlalchemy.cells import OpenPage
 from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["Reader", "Reading", "readings_of"]
@@ -26,16 +27,16 @@ _Path = tuple[Any, ...]
 class Reading:
     """Encrypted columns of one table, or one alias of it, in a statement.
 
-    ``columns`` are their places in a row, and whether they hold text. ``tenant`` and ``subject`` read the
-    row's scope, where the model has it in its rows and the statement selects it. ``direct`` says that the
-    table itself is read, and no alias of it.
+    ``columns`` are their places in a row, and what opens them. ``tenant`` and ``subject`` read the row's
+    scope, where the model has it in its rows and the statement selects it. ``direct`` says that the table
+    itself is read, and no alias of it.
     """
 
     binding: Binding
     table: Table
     scope: RowScope | None
     direct: bool
-    columns: tuple[tuple[int, bool], ...]
+    columns: tuple[tuple[int, OpenPage], ...]
     tenant: Reader | None
     subject: Reader | None
 
@@ -76,7 +77,7 @@ def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[R
                 table=table,
                 scope=scope,
                 direct=path is not None and len(path) == 1,
-                columns=tuple((place, type_.storage == "text") for place, type_ in members),
+                columns=tuple((place, type_.page_opener(dialect)) for place, type_ in members),
                 tenant=None if scope is None else reader(path, table, scope.tenant),
                 subject=None if scope is None else reader(path, table, scope.subject),
             )

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.orm import InstanceState
 
-from fieldvault.envelope import HEADER_SIZE, from_text
-from fieldvault.errors import DecryptionError, KeyShredded, MalformedCiphertext, ScopeRequired, TenantMismatch
-from fieldvault.keys.ring import KeyRing
+from fieldvault.errors import ScopeRequired
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.binding import name_of
+from fieldvault.sqlalchemy.cells import Prefetch, as_blob
 from fieldvault.sqlalchemy.origins import Reader, Reading, readings_of
 
 __all__ = ["check_rows"]
 
 _MEMO = "fieldvault_readings"
 _LARGEST_PAGE = 1000
+
+_NOBODY = ""
+"""A name that no tenant and no subject has: what a row says that says NULL."""
 
 Rows = Sequence[Sequence[Any]]
 
@@ -74,52 +78,51 @@ class _Check:
                 self._tenant = self._tenant or _known(refreshed, scope.tenant)
                 self._subject = self._subject or _known(refreshed, scope.subject)
 
-    def run(self, rows: Rows) -> None:
-        """Compare the keys of all values with their rows; keys that are missing are fetched in one batch.
+    def open(self, rows: Rows, cells: list[Any], prefetch: Prefetch) -> None:
+        """Put what the encrypted columns hold in place of their ``cells``, checked against its row.
 
         Raises:
             ScopeRequired: the statement leaves out whose the rows are, and no scope says it.
             TenantMismatch, DecryptionError: a value was moved here from another tenant's or subject's row.
             MalformedCiphertext: what is there is no ciphertext.
+            KeyNotFound, KeyShredded, KeySuspended, KMSError, KeyStoreError: a key cannot be had.
         """
         reading = self._reading
-        sealed = [[_blob(row[place], textual) for place, textual in reading.columns] for row in rows]
-        blobs = [blob for values in sealed for blob in values if blob is not None]
-        if not blobs:
+        full = [
+            (place, open_page) for place, open_page in reading.columns if cells[place].count(None) < len(rows)
+        ]
+        if not full:
             return
-        vault = reading.binding.vault
-        names_tenant = reading.scope is not None and reading.scope.tenant is not None
-        if names_tenant and self._tenant is None and vault.ambient.get().tenant is None:
+        scope = reading.scope
+        names_tenant = scope is not None and scope.tenant is not None
+        if names_tenant and self._tenant is None and reading.binding.vault.ambient.get().tenant is None:
             raise ScopeRequired(
                 f"the statement reads encrypted columns of {reading.table.name} without the column that says "
                 "whose they are; select that too, or work inside vault.scope(tenant=…)"
             )
-        vault.ring.prefetch(blobs=blobs)
-        if self._tenant is not None or self._subject is not None:
-            self._compare(vault.ring, rows, sealed)
+        tenants = _names(self._tenant, rows)
+        subjects = _names(self._subject, rows)
+        places = (
+            None
+            if self._tenant is None and self._subject is None
+            else list(zip(tenants, subjects, strict=True))
+        )
+        for place, open_page in full:
+            cells[place] = open_page(cells[place], places, prefetch)
 
-    def _compare(self, ring: KeyRing, rows: Rows, sealed: Sequence[Sequence[bytes | None]]) -> None:
-        cached, now = ring.cache.opening.get, ring.clock()
-        read_tenant, read_subject = self._tenant, self._subject
-        for row, values in zip(rows, sealed, strict=True):
-            tenant = None if read_tenant is None else _name(read_tenant(row))
-            subject = None if read_subject is None else _name(read_subject(row))
-            for blob in values:
-                if blob is None:
-                    continue
-                key = cached(blob[:HEADER_SIZE])
-                if key is None or now >= key.fresh_until:
-                    try:
-                        key = ring.for_opening(blob)
-                    except KeyShredded:
-                        # Nothing will be read from it; what stands in its place is the column's choice.
-                        continue
-                if read_tenant is not None and key.tenant != tenant:
-                    raise TenantMismatch(
-                        f"a value in a row of {self._reading.table.name} belongs to another tenant than it"
-                    )
-                if read_subject is not None and key.subject != subject:
-                    raise DecryptionError
+    def prefetch(self, cells: Sequence[Any]) -> None:
+        """Have the keys of all encrypted columns of a page, in one batch."""
+        found = (cell for place, _ in self._reading.columns for cell in cells[place] if cell is not None)
+        self._reading.binding.vault.ring.prefetch(
+            blobs=[as_blob(cell, isinstance(cell, str)) for cell in found]
+        )
+
+
+def _names(read: Reader | None, rows: Rows) -> Iterable[str | None]:
+    """What rows say of their tenant or subject; ``None`` for each where they say nothing."""
+    if read is None:
+        return repeat(None, len(rows))
+    return [_name(read(row)) for row in rows]
 
 
 def _refreshed(context: Any) -> InstanceState[Any] | None:
@@ -136,21 +139,10 @@ def _known(state: InstanceState[Any], name: str | None) -> Reader | None:
     return (lambda _: value) if isinstance(value, str | int | uuid.UUID) else None
 
 
-def _blob(value: Any, textual: bool) -> bytes | None:
-    if value is None or (value.__class__ is bytes and not textual):
+def _name(value: Any) -> str:
+    if value.__class__ is str:
         return value
-    if textual and isinstance(value, str):
-        return from_text(value)
-    if not textual and isinstance(value, bytearray | memoryview):
-        return bytes(value)
-    form = "text" if textual else "binary"
-    raise MalformedCiphertext(f"what is stored is {type(value).__name__} and no ciphertext in {form} form")
-
-
-def _name(value: Any) -> str | None:
-    if value.__class__ is str or value is None:
-        return value
-    return name_of(value, "the scope of a row")
+    return _NOBODY if value is None else name_of(value, "the scope of a row")
 
 
 class _EngineWithoutRowLog:
@@ -199,7 +191,16 @@ class _CheckingCursor:
         self._ahead.clear()
         return rows
 
-    def _checked(self, rows: Any) -> Any:
+    def _checked(self, rows: Any) -> list[Any]:
+        opened: list[Any] = []
+        for start in range(0, len(rows), _LARGEST_PAGE):
+            page = rows[start : start + _LARGEST_PAGE]
+            cells: list[Any] = list(zip(*page, strict=True))
+            for check in self._checks:
+                check.open(page, cells, partial(self._prefetch, list(cells)))
+            opened.extend(zip(*cells, strict=True))
+        return opened
+
+    def _prefetch(self, cells: Sequence[Any]) -> None:
         for check in self._checks:
-            check.run(rows)
-        return rows
+            check.prefetch(cells)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, NoReturn
 
@@ -12,9 +11,10 @@ from sqlalchemy.dialects.mysql import MEDIUMBLOB, MEDIUMTEXT
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine, to_instance
 
+from fieldvault.batches import Place, open_many
 from fieldvault.codecs import check_padding
 from fieldvault.context import check_name
-from fieldvault.envelope import from_text, to_text
+from fieldvault.envelope import to_text
 from fieldvault.errors import (
     ConfigurationError,
     FieldVaultError,
@@ -24,6 +24,7 @@ from fieldvault.errors import (
 )
 from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, note_column
 from fieldvault.sqlalchemy.carrier import Carrier
+from fieldvault.sqlalchemy.cells import Erased, OpenPage, Prefetch, as_blob, finished, reading_scope
 from fieldvault.sqlalchemy.coercion import check_type, coercion_of
 from fieldvault.sqlalchemy.columns import check_column
 from fieldvault.sqlalchemy.comparing import PresenceComparator
@@ -212,11 +213,38 @@ class Encrypted(TypeDecorator[Any]):
         binding, _, table = self._joined()
         return binding.ambient_scope(binding.scopes.get(table), table.name)
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
-        """Opens what was sealed. Where rows say whose they are, that was checked as the row was fetched."""
+    def page_opener(self, dialect: Dialect) -> OpenPage:
+        """A function that opens a page of one column's cells, each into a tuple for the result processor.
+
+        Rows are read this way: it costs less than value after value, and it knows what the rows say.
+        """
         binding, field, table = self._joined()
         out = coercion_of(self.type_, field, dialect).out
-        erased = self._erased
+        textual = self.storage == "text"
+
+        def open_page(cells: Sequence[Any], places: Sequence[Place] | None, prefetch: Prefetch) -> list[Any]:
+            tenant, subject = reading_scope(binding, table, binding.scopes.get(table))
+            opened = open_many(
+                binding.vault.ring,
+                [None if cell is None else as_blob(cell, textual) for cell in cells] if textual else cells,
+                field,
+                tenant,
+                subject,
+                places=places,
+                erased=self._stand_in,
+                prefetch=prefetch,
+            )
+            if out is None and Erased not in map(type, opened):
+                return [(value,) for value in opened]
+            return [(finished(value, out),) for value in opened]
+
+        return open_page
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
+        """Opens one value, or unpacks what ``page_opener`` has opened with its row at hand."""
+        binding, field, table = self._joined()
+        out = coercion_of(self.type_, field, dialect).out
+        stand_in = self._stand_in
         textual = self.storage == "text"
         vault: Vault | None = None
         open_: OpenValue
@@ -226,29 +254,27 @@ class Encrypted(TypeDecorator[Any]):
             nonlocal vault, open_, scope
             if blob is None:
                 return None
+            if blob.__class__ is tuple:
+                # No driver gives a tuple for a cell of bytes or text: a page has been opened already.
+                return blob[0]
             current = binding.current
             if current is None or current is not vault:
                 current = binding.vault
                 open_, scope = opener(current.ring), binding.scopes.get(table)
                 vault = current
-            ambient = current.ambient.get()
-            tenant, subject = ambient.tenant, ambient.subject
-            if scope is not None:
-                if scope.subject is None:
-                    subject = None
-                if tenant is None and scope.tenant is None:
-                    tenant = binding.ambient_tenant(table.name)
-            elif tenant is None:
-                tenant = binding.ambient_tenant(table.name)
+            tenant, subject = reading_scope(binding, table, scope)
             try:
-                value = open_(from_text(blob) if textual else blob, field, tenant, subject)
-            except KeyShredded:
-                if erased is RAISE:
-                    raise
-                return _own(erased)
+                value = open_(as_blob(blob, textual), field, tenant, subject)
+            except KeyShredded as shredded:
+                return finished(stand_in(shredded), None)
             return value if out is None else out(value)
 
         return process
+
+    def _stand_in(self, shredded: KeyShredded) -> Erased:
+        if self._erased is RAISE:
+            raise shredded
+        return Erased(self._erased)
 
     def literal_processor(self, dialect: Dialect) -> NoReturn:  # noqa: ARG002
         """Refused: a literal in the text of a statement would be plaintext."""
@@ -271,8 +297,3 @@ def _give_column_its_own_type(column: Column[Any], table: Table) -> None:
     if isinstance(column.type, Encrypted):
         check_column(column, table)
         column.type = column.type.bound_to(column, table)
-
-
-def _own(stand_in: Any) -> Any:
-    # Rows that share one dictionary would share what the application then writes into it.
-    return deepcopy(stand_in) if isinstance(stand_in, dict | list) else stand_in

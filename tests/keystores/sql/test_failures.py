@@ -65,8 +65,9 @@ def _refused(call: Callable[[], object], *secrets: bytes | None) -> KeyStoreErro
     assert caught.value.__cause__ is None
     for told in told_by(caught.value):
         for secret in filter(None, secrets):
-            assert secret.hex() not in told
-            assert repr(secret)[2:-1] not in told
+            # A piece of it: databases shorten what they quote.
+            assert secret[:6].hex() not in told
+            assert repr(secret[:6])[2:-1] not in told
     return caught.value
 
 

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from sqlalchemy import create_engine, make_url
@@ -46,7 +47,8 @@ def test_a_process_killed_anywhere_leaves_the_old_state_or_the_new(database_url:
     assert counts[-1] > 20, "the processes were killed before they did anything"
 
 
-def _in_a_child(work: Callable[[], object]) -> int:
+def _in_a_child(work: Callable[[], object], meanwhile: Callable[[], object] = bool) -> int:
+    """How a forked child ended that did the work while the parent did something else."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -55,25 +57,25 @@ def _in_a_child(work: Callable[[], object]) -> int:
             code = 0
         finally:
             os._exit(code)
+    meanwhile()
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["from a URL", "from an engine"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_uses_connections_of_its_own(database_url: str, own: bool) -> None:
-    """Parent and child work on, each on its own, with the same store object."""
+    """Parent and child work on at the same time, with the same store object."""
     engine = create_engine(database_url)
     store = SQLKeyStore(database_url if own else engine)
     first_key(store, KeySlot("before"))
 
-    def work() -> None:
-        for number in range(10):
-            first_key(store, KeySlot(f"child {number}"))
+    def work(name: str) -> None:
+        for number in range(20):
+            first_key(store, KeySlot(f"{name} {number}"))
 
-    assert _in_a_child(store.generation) == _in_a_child(work) == 0
-    for number in range(10):
-        first_key(store, KeySlot(f"parent {number}"))
-    assert len(list(store.tenants())) == 21
+    assert _in_a_child(store.generation) == 0
+    assert _in_a_child(partial(work, "child"), partial(work, "parent")) == 0
+    assert len(list(store.tenants())) == 41
     store.close()
     engine.dispose()
 
