@@ -205,9 +205,10 @@ def test_two_answers_to_one_question_are_not_understood(folder: Path, options: t
     assert contents(folder) == {}
 
 
-def test_a_password_does_not_get_into_the_configuration(folder: Path) -> None:
+@pytest.mark.parametrize("url", ["me:hunter2@localhost/x", "me@localhost/x?password=hunter2"])
+def test_a_password_does_not_get_into_the_configuration(folder: Path, url: str) -> None:
     """Nor into the message that says so."""
-    answer = call("init", "--key-store", "postgresql+psycopg://me:hunter2@localhost/x")
+    answer = call("init", "--key-store", f"postgresql+psycopg://{url}")
     assert answer.code == 3
     assert "--key-store-env" in answer.err
     assert "hunter2" not in answer.err

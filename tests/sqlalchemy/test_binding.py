@@ -39,7 +39,7 @@ def fields(table: Any) -> list[str | None]:
     return [column.type.field for column in table.c if isinstance(column.type, Encrypted)]
 
 
-# -- one declaration, several columns -------------------------------------------------------------------------
+# -- one declaration, several columns --------------------------------------------------------------------
 
 
 def test_one_instance_serves_several_columns_and_tables(world: World) -> None:
@@ -131,7 +131,7 @@ def test_a_pinned_field_outlives_a_rename(world: World) -> None:
         assert world.read(select(Client.full_name)) == [(SECRET,)]
 
 
-# -- several vaults -------------------------------------------------------------------------------------------
+# -- several vaults --------------------------------------------------------------------------------------
 
 
 def twin(engine: Any, vault: Any, *, scope: KeyScope | None = None) -> Any:
@@ -173,7 +173,7 @@ def test_two_bases_on_one_engine_keep_their_vaults_apart(world: World, make_vaul
 
 
 def test_two_bases_may_know_their_rows_differently(world: World) -> None:
-    """One's rows say whose they are, the other's leave it to the scope; the cache does not mix that either."""
+    """One's rows say whose they are, the other's leave it to the scope; no cache mixes that either."""
     own, ambient = (
         twin(world.engine, world.vault, scope=KeyScope(tenant="shop")),
         twin(world.engine, world.vault),
@@ -240,7 +240,7 @@ def test_protecting_again_rebinds_cached_statements(world: World, make_vault: Ma
             world.read(select(Memo.body).where(Memo.id == 2))
 
 
-# -- models and when they are defined --------------------------------------------------------------------------
+# -- models and when they are defined --------------------------------------------------------------------
 
 
 def test_a_model_defined_after_protect_is_bound_too(world: World) -> None:
@@ -449,7 +449,7 @@ def test_a_scope_on_the_base_asks_nothing_of_models_without_encrypted_columns(wo
     assert list(world.vault.tenants()) == ["acme"]
 
 
-# -- names of scopes ------------------------------------------------------------------------------------------
+# -- names of scopes -------------------------------------------------------------------------------------
 
 
 IDENTITY = uuid.uuid4()
@@ -499,7 +499,7 @@ def test_nothing_else_names_a_scope(value: Any) -> None:
         name_of(value, "the tenant of a row")
 
 
-# -- inheritance ------------------------------------------------------------------------------------------------
+# -- inheritance -----------------------------------------------------------------------------------------
 
 
 def family(world: World, *, joined: bool) -> tuple[Any, Any, Any]:
@@ -625,7 +625,7 @@ def test_a_deferred_column_may_be_encrypted(world: World) -> None:
         ]
 
 
-# -- copies of objects -----------------------------------------------------------------------------------------
+# -- copies of objects -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_an_expression_is_no_value(world: World, expression: object) -> None:
     assert not world.holds(SECRET)
 
 
-# -- flushes that fail -------------------------------------------------------------------------------------
+# -- flushes that fail -----------------------------------------------------------------------------------
 
 
 def duplicate(world: World) -> Customer:
@@ -352,7 +352,7 @@ def test_an_object_expunged_in_the_midst_of_a_flush_holds_its_values(world: Worl
     assert customer.name == SECRET
 
 
-# -- objects between sessions -------------------------------------------------------------------------------
+# -- objects between sessions ----------------------------------------------------------------------------
 
 
 def test_merge_takes_a_detached_object_s_changes(world: World) -> None:

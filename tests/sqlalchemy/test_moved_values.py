@@ -122,7 +122,7 @@ def refreshed(session: Session) -> None:
 
 @pytest.mark.parametrize("way", READS)
 def test_values_that_were_not_moved_are_read_every_way(shop: World, way: str) -> None:
-    """Across two tenants and without a scope, except where a text hides the columns that say whose they are."""
+    """Across two tenants and without a scope, except where a text hides whose the rows are."""
     with shop.session() as session:
         if way == "text by name":
             with pytest.raises(errors.ScopeRequired):

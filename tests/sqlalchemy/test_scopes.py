@@ -1,5 +1,6 @@
 """Whose a value is: the row says it, or the scope, or the vault's default; and nobody else's."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -87,16 +88,14 @@ def test_a_default_tenant_confuses_no_row_that_says_whose_it_is(default_world: W
 def test_a_row_of_another_tenant_than_the_scope_is_not_written(world: World, form: str) -> None:
     """Work for one tenant never writes another's row."""
     row: dict[str, Any] = {"id": "li", "shop": "nordwind", "name": SECRET}
-    with (
-        world.vault.scope(tenant="acme"),
-        pytest.raises(errors.TenantMismatch, match="a row of customers belongs to another tenant"),
-    ):
-        if form == "flush":
-            world.save(Customer(**row))
-        elif form == "Core":
-            world.execute(insert(CUSTOMERS), row)
-        else:
-            world.execute(insert(CUSTOMERS), [row, row | {"id": "ada"}])
+    actions: dict[str, Callable[[], None]] = {
+        "flush": lambda: world.save(Customer(**row)),
+        "Core": lambda: world.execute(insert(CUSTOMERS), row),
+        "bulk": lambda: world.execute(insert(CUSTOMERS), [row, row | {"id": "ada"}]),
+    }
+    problem = "a row of customers belongs to another tenant"
+    with world.vault.scope(tenant="acme"), pytest.raises(errors.TenantMismatch, match=problem):
+        actions[form]()
     assert world.raw("SELECT * FROM customers") == []
     assert list(world.vault.tenants()) == []
 

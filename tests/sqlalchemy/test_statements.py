@@ -314,7 +314,7 @@ def test_null_is_a_value(world: World) -> None:
         assert world.raw("SELECT DISTINCT body FROM memos") == [(None,)]
 
 
-# -- update -------------------------------------------------------------------------------------------------
+# -- update ----------------------------------------------------------------------------------------------
 
 
 UPDATES: Mapping[str, Callable[[Session], Any]] = {
@@ -403,7 +403,7 @@ def test_an_update_of_other_columns_needs_no_scope(world: World) -> None:
     assert world.raw("SELECT name FROM customers") == before
 
 
-# -- upsert -------------------------------------------------------------------------------------------------
+# -- upsert ----------------------------------------------------------------------------------------------
 
 
 def upsert(world: World, body: Any = "excluded") -> Insert:
@@ -437,7 +437,7 @@ def test_an_upsert_takes_no_other_value(any_world: World) -> None:
                 any_world.execute(upsert(any_world, value))
 
 
-# -- columns and attributes by other names ----------------------------------------------------------------------
+# -- columns and attributes by other names ---------------------------------------------------------------
 
 
 def test_a_column_with_a_key_of_its_own_is_known_by_it(world: World) -> None:

@@ -152,7 +152,7 @@ def test_it_is_the_python_type_within() -> None:
     assert CUSTOMERS.c.name.type.python_type is str
 
 
-# -- storage ------------------------------------------------------------------------------------------------
+# -- storage ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("storage", ["binary", "text"])
@@ -233,7 +233,7 @@ def test_ciphertexts_of_every_suite_and_padding_open_whatever_the_column_says_no
         assert world.read(select(table.c.value)) == [("x",)] * len(SUITES)
 
 
-# -- erased -------------------------------------------------------------------------------------------------
+# -- erased ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("subject", [None, "li"])
@@ -286,7 +286,7 @@ def test_rows_do_not_share_a_stand_in_that_can_be_changed(world: World) -> None:
         assert second == {"erased": []}
 
 
-# -- copies -------------------------------------------------------------------------------------------------
+# -- copies ----------------------------------------------------------------------------------------------
 
 
 def test_a_copy_for_another_table_has_that_table_s_field(world: World) -> None:
@@ -320,7 +320,7 @@ def test_a_copy_of_the_type_is_no_column_s_type() -> None:
     assert type_.field is None
 
 
-# -- literals -----------------------------------------------------------------------------------------------
+# -- literals --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

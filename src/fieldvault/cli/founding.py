@@ -25,6 +25,9 @@ from fieldvault.settings import Section, Source
 
 __all__ = ["Founded", "Plan", "found"]
 
+_PASSWORDS = frozenset({"password", "passwd"})
+"""Parameters in a URL's query that drivers take for the password."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -95,11 +98,11 @@ def _given(members: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _check_url(url: str | None) -> None:
-    password = None
-    # What is no URL at all gets its error where it is opened.
-    with contextlib.suppress(ArgumentError):
-        password = None if url is None else make_url(url).password
-    if password is not None:
+    try:
+        parsed = make_url(url or "")
+    except ArgumentError:
+        return  # what is no URL at all gets its error where it is opened
+    if parsed.password is not None or not _PASSWORDS.isdisjoint(parsed.query):
         raise ConfigurationError(
             "the key store's URL holds a password, which would stand in the configuration; put the URL into "
             "an environment variable, and give its name as --key-store-env"

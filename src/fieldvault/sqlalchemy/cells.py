@@ -1,4 +1,4 @@
-"""Cells of encrypted columns on their way out: what is in them, whose it has to be, what stands in for the shredded."""
+"""Cells of encrypted columns on their way out."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Erased:
 
 
 def finished(value: Any, out: Callable[[Any], Any] | None) -> Any:
+    """What the application gets: the column type's own form of a value, or what stands in for a shredded one."""
     if value.__class__ is Erased:
         # Rows that share one dictionary would share what the application then writes into it.
         return deepcopy(value.stand_in) if isinstance(value.stand_in, dict | list) else value.stand_in
