@@ -3,19 +3,19 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 
-def killed_at(line: int, folder: str, work: Callable[[], object]) -> bool:
-    """Run the work in a forked child, killed as it comes to its ``line``-th line in a folder's modules.
+def killed_at(line: int, files: Sequence[str], work: Callable[[], object]) -> bool:
+    """Run the work in a forked child, killed as it comes to its ``line``-th line in some modules.
 
-    False: it came to the end before, and well.
+    ``files``: parts of the modules' paths. False: it came to the end before, and well.
     """
     child = os.fork()
     if child == 0:
-        _run(line, folder, work)
+        _run(line, files, work)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
@@ -24,12 +24,12 @@ def killed_at(line: int, folder: str, work: Callable[[], object]) -> bool:
     return False
 
 
-def _run(line: int, folder: str, work: Callable[[], object]) -> None:
+def _run(line: int, files: Sequence[str], work: Callable[[], object]) -> None:
     lines = 0
 
     def trace(frame: FrameType, event: str, _argument: Any) -> Any:
         nonlocal lines
-        if folder not in frame.f_code.co_filename:
+        if not any(part in frame.f_code.co_filename for part in files):
             return None
         if event == "line":
             lines += 1

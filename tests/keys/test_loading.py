@@ -93,8 +93,12 @@ def test_a_key_of_another_purpose_never_opens_values(rig: Rig) -> None:
     blob = party.seal("x", subject="alice")
     parent = active(rig, subject="alice").parent
     assert parent is not None
+    forged = blob[:3] + parent + blob[19:]
     with pytest.raises(DecryptionError):
-        party.open(blob[:3] + parent + blob[19:])
+        party.open(forged)
+    with pytest.raises(DecryptionError):
+        party.vault.ring.for_opening(forged)
+    assert forged[:19] not in party.vault.ring.cache.opening
 
 
 def test_an_unknown_key_is_told(rig: Rig) -> None:

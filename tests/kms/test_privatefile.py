@@ -1,6 +1,7 @@
 """Files of one's own: their modes, their locks, and what a kill leaves of them."""
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from fieldvault.kms import LocalKMS, privatefile
 from fieldvault.testing.samples import together
 from tests.killing import killed_at
 
-PACKAGE = "fieldvault/kms/"
+# Also where the standard library opens and writes for it.
+PACKAGE = ["fieldvault/kms/", "pathlib.py"]
 
 
 @contextmanager
@@ -35,6 +37,12 @@ def _mode(path: Path) -> int:
 
 def _fails(number: int, *_: object, **__: object) -> None:
     raise OSError(number, os.strerror(number))
+
+
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill is no power failure: what was written is there, on the disk or not yet."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
@@ -164,6 +172,26 @@ def test_whoever_waited_for_the_lock_sees_what_was_written(tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_lock_is_given_up_though_a_child_was_forked_meanwhile(tmp_path: Path) -> None:
+    """The child has inherited the locked file, and lives on."""
+    path = tmp_path / "root.keys"
+    privatefile.create(path, b"")
+    end, say_end = os.pipe()
+    with privatefile.locked(path):
+        child = os.fork()
+        if child == 0:
+            os.close(say_end)
+            os.read(end, 1)
+            os._exit(0)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(say_end)
+    os.close(end)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.usefixtures("unsynced")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_kill_at_any_line_of_a_rotation_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
     """It opens, what was wrapped before unwraps, and what is left beside it is private and cleared away."""
     path = tmp_path / "root.keys"
@@ -184,6 +212,7 @@ def test_a_kill_at_any_line_of_a_rotation_leaves_the_old_file_or_the_new(tmp_pat
     assert {versions.count(2) > 20, versions.count(3) > 3} == {True}
 
 
+@pytest.mark.usefixtures("unsynced")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_kill_at_any_line_of_a_creation_leaves_no_file_or_a_whole_one(tmp_path: Path) -> None:
     """And the next creation works, or finds it."""

@@ -99,8 +99,8 @@ def test_annotated_types_mixins_and_abstract_bases_bind_to_each_model(world: Wor
 
     protect(Model, world.vault)
     Model.metadata.create_all(world.engine)
-    assert fields(Buyer.__table__) == ["buyers.name", "buyers.nick", "buyers.phone", "buyers.second"]
-    assert fields(Seller.__table__) == ["sellers.name", "sellers.nick", "sellers.phone"]
+    assert set(fields(Buyer.__table__)) == {"buyers.name", "buyers.nick", "buyers.phone", "buyers.second"}
+    assert set(fields(Seller.__table__)) == {"sellers.name", "sellers.nick", "sellers.phone"}
     with world.vault.scope(tenant="acme"):
         world.save(
             Buyer(id=1, name="a", second="b", nick="c", phone="d"),
@@ -630,7 +630,7 @@ def test_a_deferred_column_may_be_encrypted(world: World) -> None:
 
 @pytest.mark.parametrize(
     "copied",
-    [lambda each: pickle.loads(pickle.dumps(each)), copy.copy, copy.deepcopy],
+    [lambda each: pickle.loads(pickle.dumps(each)), copy.copy, copy.deepcopy],  # noqa: S301 - made here
     ids=["pickle", "copy", "deepcopy"],
 )
 def test_a_loaded_object_is_copied_with_its_values_alone(world: World, copied: Callable[[Any], Any]) -> None:
@@ -651,7 +651,7 @@ def test_a_pickled_object_goes_on_in_another_session(world: World) -> None:
     world.save(Customer(id="li", shop="acme", name="before"))
     with world.session() as session:
         pickled = pickle.dumps(session.get_one(Customer, "li"))
-    customer = pickle.loads(pickled)
+    customer = pickle.loads(pickled)  # noqa: S301 - made above
     customer.name = SECRET
     with Session(world.engine) as session:
         session.add(customer)

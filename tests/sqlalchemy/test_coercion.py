@@ -124,8 +124,8 @@ TYPES: list[tuple[TypeEngine[Any], list[Any], list[tuple[Any, Any]], list[Any]]]
     (
         DateTime(),
         [
-            datetime.min,
-            datetime.max.replace(fold=1),
+            datetime.combine(date.min, time.min),
+            datetime.combine(date.max, time.max.replace(fold=1)),
             AWARE,
             datetime(2024, 1, 1, tzinfo=SHANGHAI),
         ],

@@ -42,7 +42,7 @@ class Erased:
 
 
 def finished(value: Any, out: Callable[[Any], Any] | None) -> Any:
-    """What the application gets: the column type's own form of a value, or what stands in for a shredded one."""
+    """What the application gets: a value in its column's own form, or what stands in for it."""
     if value.__class__ is Erased:
         # Rows that share one dictionary would share what the application then writes into it.
         return deepcopy(value.stand_in) if isinstance(value.stand_in, dict | list) else value.stand_in

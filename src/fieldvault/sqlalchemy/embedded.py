@@ -54,6 +54,11 @@ class Embedded:
                         f"Python and pass the value, without a type of its own"
                     )
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the statement holds no values: its rows have them all."""
+        return not self._given
+
     def values_with(self, row: Row) -> Row:
         """A whole row: these values, and those of a row of parameters."""
         if not self._given:

@@ -57,10 +57,14 @@ def _carry_insert(statement: Insert, rows: Sequence[Row], row: Row) -> Executed:
     embedded = Embedded(statement, table)
     if not rows and not row:
         return embedded.replaced(carrying.carried(embedded.values_with({}))), rows, row
-    carried = [
-        {**each, **embedded.places(carrying.carried(embedded.values_with(each)))} for each in rows or [row]
-    ]
-    statement = embedded.without_encrypted()
+    if embedded.is_empty:
+        carried = [{**each, **carrying.carried(each)} for each in rows or [row]]
+    else:
+        carried = [
+            {**each, **embedded.places(carrying.carried(embedded.values_with(each)))}
+            for each in rows or [row]
+        ]
+        statement = embedded.without_encrypted()
     return (statement, carried, row) if rows else (statement, rows, carried[0])
 
 
@@ -120,25 +124,32 @@ class _Rows:
         self._columns = columns
         self._binding: Binding = binding_of(self.table.metadata)
         self.scope: RowScope | None = self._binding.scopes.get(self.table)
+        self._keys = tuple(str(column.key) for column in columns)
+        named = () if self.scope is None else (self.scope.tenant, self.scope.subject)
+        self._defaulted = [
+            column
+            for column in (*named, *columns)
+            if column is not None and column.table is self.table and column.default is not None
+        ]
+        self._ambient: Owner | None = None
 
     def carried(self, row: Row) -> dict[str, Any]:
         """What is to be put into a row: carriers, and defaults that have to be known for them."""
-        complete, put = dict(row), dict[str, Any]()
-        scope = self.scope
-        for column in () if scope is None else (scope.tenant, scope.subject):
-            if column is not None and column.table is self.table and column.key not in complete:
+        put: dict[str, Any] = {}
+        complete = row
+        for column in self._defaulted:
+            if column.key not in complete:
                 made = default_of(column, complete)
-                if made is not None:
-                    complete[column.key] = put[column.key] = made
-        values: dict[str, Any] = {}
-        for column in self._columns:
-            if column.key not in complete and column.default is not None:
-                complete[column.key] = put[column.key] = default_of(column, complete)
-            if _is_plain(complete.get(column.key)):
-                values[column.key] = complete[column.key]
-        if values:
-            tenant, subject = self._owner(complete)
-            put.update({key: Carrier(value, tenant, subject) for key, value in values.items()})
+                if made is not None or column.key in self._keys:
+                    put[column.key] = made
+                    complete = {**complete, column.key: made}
+        owner: Owner | None = None
+        for key in self._keys:
+            value = complete.get(key)
+            if value is not None and value.__class__ is not Carrier:
+                if owner is None:
+                    owner = self._owner(complete)
+                put[key] = Carrier(value, *owner)
         return put
 
     def carried_list(self, row: Any) -> dict[Any, Any]:
@@ -150,13 +161,16 @@ class _Rows:
 
     def _owner(self, row: Row) -> Owner:
         scope, name = self.scope, self.table.name
-        if scope is not None and any(
+        if scope is None or any(
             column is not None and column.table is not self.table for column in (scope.tenant, scope.subject)
         ):
-            return self._binding.ambient_scope(scope, name)
+            # The same for all rows of a statement: it is asked for once.
+            if self._ambient is None:
+                self._ambient = self._binding.ambient_scope(scope, name)
+            return self._ambient
         return self._binding.scope_of_row(
             scope,
-            None if scope is None or scope.tenant is None else row.get(scope.tenant.key),
-            None if scope is None or scope.subject is None else row.get(scope.subject.key),
+            None if scope.tenant is None else row.get(scope.tenant.key),
+            None if scope.subject is None else row.get(scope.subject.key),
             name,
         )

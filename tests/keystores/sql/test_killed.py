@@ -17,7 +17,7 @@ from fieldvault.keystores import SQLKeyStore
 from fieldvault.testing.samples import acme, fence, first_key, record, wrap_key
 from tests.killing import killed_at
 
-PACKAGE = "fieldvault/keystores/sql/"
+PACKAGE = ["fieldvault/keystores/sql/"]
 ACTIVE, NEW, SUBJECT = record(acme()), record(acme(), 2), record(acme("ann"))
 
 STEPS: dict[str, Callable[[SQLKeyStore], object]] = {
