@@ -121,7 +121,6 @@ class _Rows:
     def __init__(self, columns: Sequence[Column[Any]]) -> None:
         # Not the statement's own table: the ORM sends a copy with annotations.
         self.table = columns[0].table
-        self._columns = columns
         self._binding: Binding = binding_of(self.table.metadata)
         self.scope: RowScope | None = self._binding.scopes.get(self.table)
         self._keys = tuple(str(column.key) for column in columns)
