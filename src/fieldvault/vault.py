@@ -140,8 +140,8 @@ class Vault:
     ) -> Any:
         """The value that ``encrypt`` sealed, of the class that it had.
 
-        ``subject`` need not be known to read: the key knows whose it is. Where an argument or the scope names
-        one it has to match.
+        ``subject`` need not be known to read: the key knows whose it is. Where the argument names one, or,
+        without ``tenant``, the scope does, it has to match.
 
         Raises:
             ScopeRequired: no tenant is known.
@@ -264,7 +264,8 @@ class Vault:
         Raises:
             KeyNotFound: there is no key yet to rotate.
             KeyShredded: the scope was shredded.
-            KMSError, KeyStoreError: a backend failed; the old key stays active.
+            KMSError, KeyStoreError: a backend failed; either key may be the active one, and asking again is
+                safe.
         """
         return self.ring.rotate(KeySlot(tenant, subject)).info()
 

@@ -18,6 +18,9 @@ from fieldvault.suites import Open, Seal, Suite
 
 __all__ = ["CachedKey", "KeyCache", "Owner", "ValueKey", "touched_by"]
 
+_MOST_KINDS = 16
+"""Suites and types that a key keeps something for: forged headers could ask for every combination."""
+
 Owner = str | tuple[str, str]
 """Whose values a key seals.
 
@@ -219,7 +222,10 @@ class KeyCache:
         with self._lock:
             made = key.value_keys.get(place)
             if made is None:
-                made = key.value_keys[place] = ValueKey(key, suite, kind)
+                made = ValueKey(key, suite, kind)
+                if len(key.value_keys) >= _MOST_KINDS:
+                    return made
+                key.value_keys[place] = made
             if not key.evicted:
                 record = key.record
                 self.opening[made.header] = made

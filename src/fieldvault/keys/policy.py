@@ -9,7 +9,11 @@ from datetime import timedelta
 from fieldvault.errors import ConfigurationError
 from fieldvault.keys.records import MAX_USES
 
-__all__ = ["CachePolicy", "RotationPolicy"]
+__all__ = ["MAX_SECONDS", "CachePolicy", "RotationPolicy"]
+
+
+MAX_SECONDS = 7 * 24 * 3600
+"""A week: the longest that a policy lets cached keys live, since a shred waits for every process."""
 
 
 def _positive(name: str, value: object) -> None:

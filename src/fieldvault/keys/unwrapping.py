@@ -8,6 +8,7 @@ from fieldvault.errors import (
     FieldVaultError,
     KeyNotFound,
     KeyShredded,
+    KeyStoreError,
     KeySuspended,
     KMSError,
     KMSUnavailable,
@@ -204,9 +205,14 @@ def _unusable(snapshot: Snapshot, key_id: bytes) -> FieldVaultError | None:
             f"the key store has no key {record.parent.hex()}, which wraps the key {key_id.hex()}"
         )
     for each in (record, None if record.parent is None else snapshot.records[record.parent]):
-        if each is not None and (each.state is KeyState.DESTROYED or each.wrapped is None):
+        if each is not None and each.state is KeyState.DESTROYED:
             return KeyShredded(
                 f"the key {key_id.hex()} was destroyed: what it sealed can never be read again"
+            )
+        if each is not None and each.wrapped is None:
+            return KeyStoreError(
+                f"the key store is damaged: the key {each.key_id.hex()} is {each.state}, "
+                "and its wrapped form is gone"
             )
         if each is not None and each.state is KeyState.SUSPENDED:
             return KeySuspended(f"the key {key_id.hex()} is suspended: reinstate it to read what it sealed")

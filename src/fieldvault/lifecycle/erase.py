@@ -9,6 +9,7 @@ from typing import Any
 
 from fieldvault.context import check_name
 from fieldvault.errors import ConfigurationError, KeyNotFound, KeyStoreError
+from fieldvault.keys.policy import MAX_SECONDS
 from fieldvault.keys.records import Change, Fence, KeyState
 from fieldvault.keys.ring import KeyRing
 
@@ -83,7 +84,8 @@ def shred(ring: KeyRing, tenant: str, subject: str | None, *, actor: str, reason
             f"the key store kept {len(survivors)} keys of a shredded scope, or lost its fence: it does "
             f"not keep its promises"
         )
-    longest = timedelta(seconds=store.declare_lease(0))
+    # No policy can declare more; a figure beyond it was written by somebody else.
+    longest = timedelta(seconds=min(store.declare_lease(0), 2 * MAX_SECONDS))
     return ErasureReceipt(
         tenant=tenant,
         subject=subject,

@@ -8,13 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Column, MetaData, Table
+from sqlalchemy import Column, Integer, MetaData, Table, Uuid
 
 from fieldvault.errors import ConfigurationError, ScopeRequired, TenantMismatch
 from fieldvault.scope import KeyScope
 from fieldvault.vault import Vault
 
-__all__ = ["Binding", "Owner", "RowScope", "binding_of", "encrypted_columns", "name_of", "note_column"]
+__all__ = [
+    "Binding",
+    "Owner",
+    "RowScope",
+    "binding_of",
+    "canonical",
+    "encrypted_columns",
+    "name_of",
+    "note_column",
+]
 
 _KEY = "fieldvault"
 
@@ -146,6 +155,25 @@ def note_column(table: Table, column: Column[Any]) -> Binding:
     others = [known for known in binding.columns.get(table, ()) if known.key != column.key]
     binding.columns[table] = (*others, column)
     return binding
+
+
+def canonical(column: Any, value: Any) -> Any:
+    """A tenant or a subject as its row will have it once it is stored: writer and reader name one key.
+
+    Raises:
+        ConfigurationError: a value that the database would turn into another one.
+    """
+    type_ = column.type
+    if isinstance(value, str):
+        try:
+            if isinstance(type_, Uuid):
+                return str(uuid.UUID(value))
+            refused = isinstance(type_, Integer)
+        except ValueError:
+            refused = True
+        if refused:
+            raise ConfigurationError(f"{column} names a scope and takes no such text: it is {type_}")
+    return value
 
 
 def name_of(value: Any, where: str) -> str:

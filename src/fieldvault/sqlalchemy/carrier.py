@@ -24,5 +24,12 @@ class Carrier:
     def __repr__(self) -> str:
         return "<sealed>"
 
+    def __str__(self) -> str:
+        # Whoever makes text of it would store that text in place of the value.
+        raise TypeError(
+            "a value on its way into a statement is not text; listeners that change values are registered "
+            "before protect() is called"
+        )
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a value on its way into a statement is not pickled")

@@ -44,6 +44,8 @@ class Embedded:
         self.encrypted: dict[str, Encrypted] = {}
         for key, value in pairs:
             name = key if isinstance(key, str) else str(key.key)
+            if name in self._given:
+                raise UnsupportedQuery(f"the statement sets two columns called {name!r}; send two statements")
             self._given[name] = (key, value)
             type_ = _type_of(key, table)
             if type_ is not None:
@@ -129,7 +131,7 @@ def check_upsert(statement: Insert, table: Table) -> None:
     assigned: Any = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or ()
     for key, value in assigned.items() if isinstance(assigned, Mapping) else assigned:
         type_ = _type_of(key, table)
-        if type_ is None or _plain(value) is None or (_is_column(value) and value.type is type_):
+        if type_ is None or _is_null(value) or (_is_column(value) and value.type is type_):
             continue
         name = key if isinstance(key, str) else key.key
         raise UnsupportedQuery(
@@ -137,6 +139,13 @@ def check_upsert(statement: Insert, table: Table) -> None:
             f"take the value from the row that was to be inserted: its {name} in statement.excluded "
             "(statement.inserted for MariaDB)"
         )
+
+
+def _is_null(value: Any) -> bool:
+    """Whether NULL stands there for good, and no parameter that gets its value, or its type, elsewhere."""
+    if isinstance(value, BindParameter):
+        return bool(value.unique) and not value.required and value.callable is None and value.value is None
+    return value is None or isinstance(value, Null)
 
 
 def _is_column(value: Any) -> bool:
@@ -153,7 +162,10 @@ def _is_value(value: Any, type_: Encrypted) -> bool:
 
 
 def _type_of(key: Any, table: Any) -> Encrypted | None:
-    column = table.c.get(key) if isinstance(key, str) else key
+    column = key
+    if isinstance(key, str):
+        # By the key, or by the name in the database: SQLAlchemy writes a key that it does not know as is.
+        column = table.c.get(key, next((each for each in table.c if each.name == key), None))
     type_ = getattr(column, "type", None)
     return type_ if isinstance(type_, Encrypted) else None
 

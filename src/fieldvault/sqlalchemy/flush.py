@@ -16,7 +16,7 @@ from sqlalchemy.sql.elements import ClauseElement, Null
 
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.scope import KeyScope
-from fieldvault.sqlalchemy.binding import binding_of
+from fieldvault.sqlalchemy.binding import binding_of, canonical
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.types import Encrypted
@@ -118,8 +118,8 @@ def _carry(mapper: Mapper[Any], target: Any, keys: Iterable[str]) -> None:
     table = cast(Table, mapper.local_table)
     tenant, subject = binding_of(table.metadata).scope_of_row(
         scope,
-        getattr(target, scope.tenant) if scope is not None and scope.tenant is not None else None,
-        getattr(target, scope.subject) if scope is not None and scope.subject is not None else None,
+        _name_in(mapper, target, None if scope is None else scope.tenant),
+        _name_in(mapper, target, None if scope is None else scope.subject),
         table.name,
     )
     session = cast(Session, object_session(target))
@@ -128,6 +128,10 @@ def _carry(mapper: Mapper[Any], target: Any, keys: Iterable[str]) -> None:
         carrier = Carrier(values[key], tenant, subject)
         pending.append((values, key, carrier))
         values[key] = carrier
+
+
+def _name_in(mapper: Mapper[Any], target: Any, name: str | None) -> Any:
+    return None if name is None else canonical(mapper.columns[name], getattr(target, name))
 
 
 def _restore(carried: _Carried) -> None:

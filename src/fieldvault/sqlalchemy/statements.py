@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Insert, Table, Update
+from sqlalchemy import Column, Connection, Insert, Table, TextClause, Update
+from sqlalchemy.engine import ExecutionContext
 
 from fieldvault.errors import UnsupportedQuery
-from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, encrypted_columns
+from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, canonical, encrypted_columns
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.embedded import Embedded, check_upsert
 
-__all__ = ["carry_rows"]
+__all__ = ["carry_rows", "refuse_nested"]
 
 Row = Mapping[str, Any]
 Executed = tuple[Any, Sequence[Row], Row]
@@ -37,7 +38,45 @@ def carry_rows(
         return _carry_insert(statement, rows, row)
     if isinstance(statement, Update):
         return _carry_update(statement, rows, row)
+    if isinstance(statement, TextClause):
+        return _carry_text(statement, rows, row)
     return statement, rows, row
+
+
+def refuse_nested(
+    connection: Connection,
+    cursor: Any,
+    statement: str,
+    parameters: Any,
+    context: ExecutionContext | None,
+    executemany: bool,
+) -> None:
+    """Listener of ``before_cursor_execute``: an INSERT or UPDATE within another statement is not sent.
+
+    Raises:
+        UnsupportedQuery: it writes a table with encrypted columns, past everything that carries rows.
+    """
+    for cte in getattr(getattr(context, "compiled", None), "ctes", None) or ():
+        inner = getattr(cte, "element", None)
+        if (
+            isinstance(inner, Insert | Update)
+            and isinstance(inner.table, Table)
+            and encrypted_columns(inner.table)
+        ):
+            raise UnsupportedQuery(
+                f"a statement within a statement writes {inner.table.name}, which has encrypted columns; "
+                "send it as a statement of its own"
+            )
+
+
+def _carry_text(statement: TextClause, rows: Sequence[Row], row: Row) -> Executed:
+    types = {
+        name: each.type for name, each in statement._bindparams.items() if hasattr(each.type, "ambient_owner")
+    }
+    if not types:
+        return statement, rows, row
+    carried = [{**each, **_carried_ambient(types, each)} for each in rows or [row]]
+    return (statement, carried, row) if rows else (statement, rows, carried[0])
 
 
 def _carry_insert(statement: Insert, rows: Sequence[Row], row: Row) -> Executed:
@@ -90,12 +129,21 @@ def _carry_update(statement: Update, rows: Sequence[Row], row: Row) -> Executed:
     if not columns and not embedded.encrypted:
         return statement, rows, row
     sealed = {column.key: column.type for column in columns} | embedded.encrypted
+    carrying = _Rows(columns) if columns else None
     carried = [
-        {**each, **embedded.places(_carried_ambient(sealed, embedded.supplied(each)))}
+        {**each, **embedded.places(_carried_in_row(sealed, embedded.supplied(each), carrying))}
         for each in rows or [row]
     ]
     statement = embedded.replaced(_carried_ambient(sealed, embedded.literals()))
     return (statement, carried, row) if rows else (statement, rows, carried[0])
+
+
+def _carried_in_row(types: Mapping[str, Any], values: Row, carrying: _Rows | None) -> Row:
+    """Carriers for a row of an update's parameters, under the row's own scope as far as the row names it."""
+    owner = None if carrying is None else carrying.owner_named_in(values)
+    if owner is None:
+        return _carried_ambient(types, values)
+    return {key: Carrier(value, *owner) for key, value in values.items() if key in types and _is_plain(value)}
 
 
 def _carried_ambient(types: Mapping[str, Any], values: Row) -> Row:
@@ -158,6 +206,21 @@ class _Rows:
         put = self.carried(embedded.values_with({}))
         return {**given, **embedded.by_name(put)}
 
+    def owner_named_in(self, row: Row) -> Owner | None:
+        """The owner, if the row names tenant or subject; what it leaves out is the ambient scope's."""
+        scope = self.scope
+        if scope is None or not any(
+            column is not None and column.table is self.table and column.key in row
+            for column in (scope.tenant, scope.subject)
+        ):
+            return None
+        ambient = self._binding.vault.ambient.get()
+        complete = dict(row)
+        for column, name in ((scope.tenant, ambient.tenant), (scope.subject, ambient.subject)):
+            if column is not None and complete.get(column.key) is None and name is not None:
+                complete[column.key] = name
+        return self._owner(complete)
+
     def _owner(self, row: Row) -> Owner:
         scope, name = self.scope, self.table.name
         if scope is None or any(
@@ -169,7 +232,7 @@ class _Rows:
             return self._ambient
         return self._binding.scope_of_row(
             scope,
-            None if scope.tenant is None else row.get(scope.tenant.key),
-            None if scope.subject is None else row.get(scope.subject.key),
+            None if scope.tenant is None else canonical(scope.tenant, row.get(scope.tenant.key)),
+            None if scope.subject is None else canonical(scope.subject, row.get(scope.subject.key)),
             name,
         )

@@ -157,7 +157,7 @@ class Encrypted(TypeDecorator[Any]):
         bound.__dict__.pop("_static_cache_key", None)
         bound.binding = note_column(table, column)
         bound.table = table
-        bound.field = self.field if self._pinned else check_name("field", f"{table.name}.{column.name}")
+        bound.field = self.field if self._pinned else check_name("field", f"{table.fullname}.{column.name}")
         return bound
 
     # -- from value to ciphertext and back --------------------------------------------------------------
