@@ -7,11 +7,12 @@ from math import inf
 import pytest
 
 from fieldvault.codecs import TEXT
+from fieldvault.envelope import KINDS
 from fieldvault.keys.cache import CachedKey, KeyCache, ValueKey, touched_by
 from fieldvault.keys.material import new_record
 from fieldvault.keys.records import Change, KeySlot, Purpose
 from fieldvault.kms import LocalKMS
-from fieldvault.suites import AES_256_GCM
+from fieldvault.suites import AES_256_GCM, SUITES
 
 
 @pytest.fixture
@@ -240,3 +241,14 @@ def test_unknown_changes_touch_everything(key_of: Keys) -> None:
     record = key_of("a").record
     assert touched_by(None)(record)
     assert not touched_by([])(record)
+
+
+def test_forged_headers_cannot_fill_a_key_with_suites_and_types(cache: KeyCache, key_of: Keys) -> None:
+    """A header is read before anything is authenticated, so what it may leave behind is bounded."""
+    key = key_of("acme")
+    cache.put(key)
+    for suite in SUITES:
+        for kind in KINDS:
+            made = cache.value_key(key, suite, kind)
+            assert made.kind == kind
+    assert len(key.value_keys) == len(cache.opening) == 16

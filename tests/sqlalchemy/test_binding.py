@@ -8,7 +8,19 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from sqlalchemy import BigInteger, Column, Enum, ForeignKey, Integer, String, Table, Uuid, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Enum,
+    ForeignKey,
+    Integer,
+    String,
+    Table,
+    Uuid,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -172,6 +184,18 @@ def test_two_bases_on_one_engine_keep_their_vaults_apart(world: World, make_vaul
     assert [list(vault.tenants()) for vault in vaults] == [["t0"], ["t1"], ["t2"]]
 
 
+def test_statements_that_name_no_table_are_told_apart_too(world: World, make_vault: MakeVault) -> None:
+    """Where all that differs is the vault behind a type, the cache of statements sees that."""
+    vaults = [make_vault(default_tenant=f"t{number}") for number in range(2)]
+    twins = [twin(world.engine, vault) for vault in vaults]
+    for number, person in enumerate(twins):
+        world.save(person(id=number, name=f"by {number}"))
+    for number, person in [*enumerate(twins), *enumerate(twins)]:
+        statement = text("SELECT name FROM people WHERE id = :id").columns(name=person.__table__.c.name.type)
+        with world.engine.connect() as connection:
+            assert connection.execute(statement, {"id": number}).all() == [(f"by {number}",)]
+
+
 def test_two_bases_may_know_their_rows_differently(world: World) -> None:
     """One's rows say whose they are, the other's leave it to the scope; no cache mixes that either."""
     own, ambient = (
@@ -273,6 +297,7 @@ def test_a_model_defined_after_protect_is_bound_too(world: World) -> None:
     with world.session() as session:
         person = session.get_one(Person, 1)
         assert (person.name, person.pets[0].name) == (SECRET, OTHER_SECRET)
+        session.commit()
         person.shop = "fabrikam"
         session.commit()
         assert person.name == SECRET
@@ -586,6 +611,22 @@ def test_a_value_moved_between_rows_that_inherit_is_refused(world: World, joined
         with world.session() as session, pytest.raises((errors.TenantMismatch, errors.DecryptionError)):
             session.get(buyer, "x")
         world.raw_execute(f"UPDATE {table} SET {column} = ? WHERE id = 'x'", (before,))
+
+
+def test_two_of_a_family_in_one_row_want_the_scope(world: World) -> None:
+    """Which upper row belongs to which lower one cannot be told, so it is not guessed."""
+    _, buyer, __ = family(world, joined=True)
+    world.save(
+        buyer(id="a", shop="acme", name="a", address="x"), buyer(id="b", shop="acme", name="b", address="y")
+    )
+    other = aliased(buyer)
+    statement = select(buyer, other).join(other, other.id > buyer.id)
+    with world.session() as session:
+        with pytest.raises(errors.ScopeRequired):
+            session.execute(statement).all()
+        with world.vault.scope(tenant="acme"):
+            ((first, second),) = session.execute(statement).all()
+            assert (first.address, second.address) == ("x", "y")
 
 
 def test_a_table_that_leaves_its_scope_to_another_says_so_in_core(world: World) -> None:

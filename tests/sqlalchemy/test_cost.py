@@ -92,6 +92,22 @@ def test_a_page_of_many_tenants_costs_one_query_and_one_call(world: World, root_
     assert spent == {"fetch": 1, "kms": 1}
 
 
+def test_a_page_of_two_tables_costs_one_query_and_one_call(world: World, root_keys: Any) -> None:
+    """The keys of all that a row holds come together."""
+    world.save(
+        *(
+            Customer(id=f"p{n}", shop="acme", name="x", orders=[Order(shop=f"t{n}", address="y")])
+            for n in range(9)
+        )
+    )
+    kms = FaultyKMS(LocalKMS(root_keys))
+    protect(Base, Vault(kms=kms, key_store=world.store))
+    world.kms = kms
+    with world.session() as session, world.costs() as spent:
+        assert len(session.execute(select(Customer, Order).join(Customer.orders)).all()) == 9
+    assert spent == {"fetch": 1, "kms": 1}
+
+
 @pytest.mark.parametrize("way", ["entities", "Core"])
 @pytest.mark.parametrize("subject", [True, False], ids=["subjects", "tenant"])
 def test_a_page_of_shredded_rows_costs_no_query_a_row(cold: World, way: str, subject: bool) -> None:

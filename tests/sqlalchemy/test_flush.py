@@ -352,6 +352,65 @@ def test_an_object_expunged_in_the_midst_of_a_flush_holds_its_values(world: Worl
     assert customer.name == SECRET
 
 
+def test_handlers_of_the_application_see_values_after_the_statement(world: World) -> None:
+    """Whether they listened before the models were protected or later."""
+    seen: list[str | None] = []
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Person(Base):
+        __tablename__ = "people"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str | None] = mapped_column(Encrypted(String))
+
+    def note(_: object, __: object, target: Person) -> None:
+        seen.append(target.name)
+
+    event.listen(Person, "after_insert", note)
+    protect(Base, world.vault)
+    event.listen(Person, "after_update", note)
+    Base.metadata.create_all(world.engine)
+    with world.vault.scope(tenant="acme"), world.session() as session:
+        person = Person(name=SECRET)
+        session.add(person)
+        session.flush()
+        person.name = OTHER_SECRET
+        session.flush()
+    assert seen == [SECRET, OTHER_SECRET]
+
+
+def test_handlers_of_the_application_that_came_first_may_change_values(world: World) -> None:
+    """What before_insert and before_update make of a value is what is sealed."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Person(Base):
+        __tablename__ = "people"
+        __vault__ = KeyScope(tenant="shop")
+        id: Mapped[int] = mapped_column(primary_key=True)
+        shop: Mapped[str | None]
+        name: Mapped[str] = mapped_column(Encrypted(String))
+
+    def tidy(_: object, __: object, target: Person) -> None:
+        target.shop, target.name = "acme", target.name.upper()
+
+    event.listen(Person, "before_insert", tidy)
+    event.listen(Person, "before_update", tidy)
+    protect(Base, world.vault)
+    Base.metadata.create_all(world.engine)
+    with world.session() as session:
+        person = Person(name="li")
+        session.add(person)
+        session.commit()
+        assert person.name == "LI"
+        person.name = "lei"
+        session.commit()
+        assert person.name == "LEI"
+    assert list(world.vault.tenants()) == ["acme"]
+
+
 # -- objects between sessions ----------------------------------------------------------------------------
 
 

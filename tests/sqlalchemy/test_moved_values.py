@@ -194,6 +194,29 @@ def test_rows_that_a_bulk_insert_returns_are_read(shop: World) -> None:
     assert [tuple(row) for row in found] == [tuple(row.values()) for row in rows]
 
 
+def test_rows_come_in_order_however_they_are_fetched(shop: World) -> None:
+    """One by one, in pages and the rest, though some are fetched ahead."""
+    rows = [{"id": f"x{number:02}", "shop": "acme", "name": f"n{number}"} for number in range(30)]
+    shop.execute(insert(CUSTOMERS), rows)
+    statement = select(CUSTOMERS.c.id, CUSTOMERS.c.shop, CUSTOMERS.c.name).order_by(CUSTOMERS.c.id)
+    with shop.engine.connect() as connection:
+        expected = connection.execute(statement).all()
+        result = connection.execute(statement)
+        found = [
+            result.fetchone(),
+            result.fetchone(),
+            *result.fetchmany(3),
+            *result.fetchmany(9),
+            result.fetchone(),
+        ]
+        assert [*found, *result.fetchall()] == expected
+        result = connection.execute(statement)
+        found = [result.fetchone(), *result.fetchmany(), *result.fetchmany(50)]
+        assert found == expected
+        assert result.fetchmany(1) == []
+        assert connection.execute(statement.where(CUSTOMERS.c.id == "nobody")).fetchone() is None
+
+
 def test_a_load_without_the_tenant_s_column_wants_a_scope(shop: World) -> None:
     """Nothing else says whose the rows are; with it they are read."""
     statement = select(Customer).options(load_only(Customer.name)).where(Customer.shop == "acme")
@@ -229,6 +252,8 @@ def test_a_union_does_not_say_whose_a_row_is(shop: World) -> None:
                     ("acme", "wu"),
                 ]
             with shop.vault.scope(tenant="nordwind"), pytest.raises(errors.TenantMismatch):
+                session.execute(statement).all()
+            with pytest.raises(errors.ScopeRequired):
                 session.execute(statement).all()
 
 

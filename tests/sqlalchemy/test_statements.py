@@ -324,6 +324,9 @@ UPDATES: Mapping[str, Callable[[Session], Any]] = {
     "alias": lambda session: session.connection().execute(
         update(cast(Any, MEMOS.alias("m"))).values(body=SECRET)
     ),
+    "alias parameters": lambda session: session.connection().execute(
+        update(cast(Any, MEMOS.alias("m"))), {"body": SECRET}
+    ),
     "named parameter": lambda session: session.connection().execute(
         update(MEMOS).values(body=bindparam("b")).where(MEMOS.c.id == bindparam("i")), [{"b": SECRET, "i": 1}]
     ),

@@ -29,6 +29,7 @@ from sqlalchemy.orm import DeclarativeBase
 from fieldvault import errors
 from fieldvault.envelope import TEXT_PREFIX, Envelope, from_text
 from fieldvault.sqlalchemy import RAISE, Encrypted, protect
+from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.suites import suite_named
 from tests.sqlalchemy.shop import CUSTOMERS, MEMOS, SECRET
 from tests.sqlalchemy.world import World
@@ -150,6 +151,15 @@ def test_it_prints_as_it_was_written_and_shows_no_stand_in() -> None:
 def test_it_is_the_python_type_within() -> None:
     """Tools that ask for a column's class get that of its values."""
     assert CUSTOMERS.c.name.type.python_type is str
+
+
+def test_a_value_on_its_way_is_compared_as_what_it_is() -> None:
+    """The unit of work asks the type whether a value changed while a carrier stands in its place."""
+    type_ = CUSTOMERS.c.name.type
+    carrier = Carrier("x", "acme", None)
+    assert type_.compare_values(carrier, "x")
+    assert type_.compare_values("x", carrier)
+    assert not type_.compare_values(carrier, "y")
 
 
 # -- storage ---------------------------------------------------------------------------------------------

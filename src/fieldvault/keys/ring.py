@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Iterable
 
 from fieldvault.context import check_name
 from fieldvault.envelope import HEADER_SIZE, KEY_ID_START, Envelope
 from fieldvault.errors import DecryptionError, KeyStoreError
+from fieldvault.forks import in_forked_children
 from fieldvault.keys.budget import Budget
 from fieldvault.keys.cache import CachedKey, KeyCache, ValueKey
 from fieldvault.keys.clock import Clock
@@ -43,7 +42,7 @@ class KeyRing:
             RetryingKMS(kms), store, self.cache, self.lease, policy=policy, rotation=rotation, clock=clock
         )
         self.budget = Budget(store, self.cache, rotation)
-        _in_forked_children(self)
+        in_forked_children(self, KeyRing.after_fork)
 
     def for_sealing(self, slot: KeySlot, suite: Suite, kind: int) -> ValueKey:
         """The slot's active key, fresh, with one message drawn from its reserve; made first if there is none.
@@ -175,16 +174,3 @@ def _check_names(slot: KeySlot) -> None:
     check_name("tenant", slot.tenant)
     if slot.subject is not None:
         check_name("subject", slot.subject)
-
-
-def _in_forked_children(ring: KeyRing) -> None:
-    """Have ``ring.after_fork`` run in every forked child, for as long as the ring lives."""
-    if hasattr(os, "register_at_fork"):
-        reference = weakref.ref(ring)
-
-        def child() -> None:
-            alive = reference()
-            if alive is not None:
-                alive.after_fork()
-
-        os.register_at_fork(after_in_child=child)

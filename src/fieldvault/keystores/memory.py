@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from fieldvault.errors import KeyShredded
+from fieldvault.forks import in_forked_children
 from fieldvault.keys.protocols import Addition
 from fieldvault.keys.records import (
     Change,
@@ -39,12 +40,16 @@ class MemoryKeyStore:
         self._fences: dict[tuple[str, str | None], Fence] = {}
         self._changes: list[Change] = []
         self._lease = 0.0
+        in_forked_children(self, MemoryKeyStore._renew_lock)
 
     @classmethod
     def from_config(cls, section: Section) -> MemoryKeyStore:
         """An empty store; the section has no members but its type."""
         section.finish()
         return cls()
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def generation(self) -> int:
         """See ``KeyStore.generation``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from fieldvault.context import encode_context
 from fieldvault.errors import ConfigurationError, KMSError, KMSKeyDisabled
+from fieldvault.forks import in_forked_children
 from fieldvault.keys.protocols import WrappedKey
 from fieldvault.kms import rootfile
 from fieldvault.kms.passphrase import Passphrase
@@ -50,7 +50,7 @@ class LocalKMS:
         self._lock = threading.Lock()
         keys, self._passphrase = rootfile.read(self._path, passphrase)
         self._take(keys)
-        _renew_lock_in_children(self)
+        in_forked_children(self, LocalKMS.renew_lock)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], passphrase: str | None = None) -> LocalKMS:
@@ -183,15 +183,3 @@ class LocalKMS:
 
 def _new_root_key(version: int) -> RootKey:
     return RootKey(version, datetime.now(UTC), Secret(os.urandom(KEY_SIZE)))
-
-
-def _renew_lock_in_children(kms: LocalKMS) -> None:
-    if hasattr(os, "register_at_fork"):
-        reference = weakref.ref(kms)
-
-        def child() -> None:
-            alive = reference()
-            if alive is not None:
-                alive.renew_lock()
-
-        os.register_at_fork(after_in_child=child)

@@ -44,8 +44,9 @@ def protect(base: type[DeclarativeBase], vault: Vault) -> None:
         event.listen(base, "after_mapper_constructed", _learn, propagate=True)
         event.listen(base, "before_insert", flush.carry_insert, propagate=True)
         event.listen(base, "before_update", flush.carry_update, propagate=True)
-        event.listen(base, "after_insert", flush.put_back, propagate=True)
-        event.listen(base, "after_update", flush.put_back, propagate=True)
+        # Before the application's own handlers, which see values then.
+        event.listen(base, "after_insert", flush.put_back, propagate=True, insert=True)
+        event.listen(base, "after_update", flush.put_back, propagate=True, insert=True)
     if not event.contains(Engine, "before_execute", carry_rows):
         event.listen(Engine, "before_execute", carry_rows, retval=True)
         event.listen(Engine, "before_cursor_execute", refuse_nested)

@@ -196,8 +196,9 @@ class _CheckingCursor:
         for start in range(0, len(rows), _LARGEST_PAGE):
             page = rows[start : start + _LARGEST_PAGE]
             cells: list[Any] = list(zip(*page, strict=True))
+            prefetch = partial(self._prefetch, tuple(cells))
             for check in self._checks:
-                check.open(page, cells, partial(self._prefetch, list(cells)))
+                check.open(page, cells, prefetch)
             opened.extend(zip(*cells, strict=True))
         return opened
 

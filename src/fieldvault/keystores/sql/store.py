@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from math import ceil
 
 from sqlalchemy import Engine, select
 
@@ -166,7 +167,7 @@ class SQLKeyStore:
 
     def declare_lease(self, seconds: float) -> float:
         """See ``KeyStore.declare_lease``."""
-        milliseconds = round(seconds * 1000)
+        milliseconds = ceil(seconds * 1000)
         longest = self._transactions.read(lambda connection: reading.number(connection, "lease_milliseconds"))
         if longest < milliseconds:
             longest = self._transactions.write(

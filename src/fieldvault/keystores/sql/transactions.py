@@ -5,8 +5,6 @@ Begun so that they cannot deadlock needlessly, tried again when the database und
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
@@ -22,6 +20,7 @@ from tenacity import (
 )
 
 from fieldvault.errors import KeyStoreError
+from fieldvault.forks import in_forked_children
 from fieldvault.keystores.sql.engines import BUSY_SECONDS, check_engine
 
 __all__ = ["Transactions"]
@@ -64,7 +63,8 @@ class Transactions:
     def __init__(self, engine: Engine) -> None:
         self.engine = check_engine(engine)
         self._dialect = engine.dialect.name
-        _forget_connections_in_children(engine)
+        # A child opens connections of its own; the inherited ones are the parent's.
+        in_forked_children(engine, lambda inherited: inherited.dispose(close=False))
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """``work`` in a connection, for reading."""
@@ -183,16 +183,3 @@ def _words(error: Exception) -> str:
     if isinstance(original, SQLAlchemyError):
         return type(original).__name__
     return f"{type(original).__name__}: {str(original).partition(chr(10))[0]}"
-
-
-def _forget_connections_in_children(engine: Engine) -> None:
-    """Have a forked child open connections of its own; the inherited ones are the parent's."""
-    if hasattr(os, "register_at_fork"):
-        reference = weakref.ref(engine)
-
-        def child() -> None:
-            alive = reference()
-            if alive is not None:
-                alive.dispose(close=False)
-
-        os.register_at_fork(after_in_child=child)
