@@ -703,7 +703,10 @@ def test_a_pickled_object_goes_on_in_another_session(world: World) -> None:
 def test_a_carrier_shows_and_gives_nothing() -> None:
     """Whatever logs, prints or pickles a parameter list meets no plaintext."""
     carrier = Carrier(SECRET, "acme", None)
-    assert repr(carrier) == str(carrier) == f"{carrier}" == "<sealed>"
+    assert repr(carrier) == f"{carrier!r}" == "<sealed>"
     for action in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="not pickled"):
             action(carrier)
+    for text_of in (str, "{}".format):
+        with pytest.raises(TypeError, match="not text"):
+            text_of(carrier)

@@ -22,6 +22,7 @@ from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.binding import name_of
 from fieldvault.sqlalchemy.cells import Prefetch, as_blob
 from fieldvault.sqlalchemy.origins import Reader, Reading, readings_of
+from fieldvault.vault import Vault
 
 __all__ = ["check_rows"]
 
@@ -110,12 +111,15 @@ class _Check:
         for place, open_page in full:
             cells[place] = open_page(cells[place], places, prefetch)
 
-    def prefetch(self, cells: Sequence[Any]) -> None:
-        """Have the keys of all encrypted columns of a page, in one batch."""
+    @property
+    def vault(self) -> Vault:
+        """The vault of the table."""
+        return self._reading.binding.vault
+
+    def sealed(self, cells: Sequence[Any]) -> Iterable[bytes]:
+        """The ciphertexts in the encrypted columns of a page."""
         found = (cell for place, _ in self._reading.columns for cell in cells[place] if cell is not None)
-        self._reading.binding.vault.ring.prefetch(
-            blobs=[as_blob(cell, isinstance(cell, str)) for cell in found]
-        )
+        return (as_blob(cell, isinstance(cell, str)) for cell in found)
 
 
 def _names(read: Reader | None, rows: Rows) -> Iterable[str | None]:
@@ -203,5 +207,9 @@ class _CheckingCursor:
         return opened
 
     def _prefetch(self, cells: Sequence[Any]) -> None:
+        """Have the keys of all encrypted columns of a page, in one batch for each vault."""
+        wanted: dict[Vault, list[bytes]] = {}
         for check in self._checks:
-            check.prefetch(cells)
+            wanted.setdefault(check.vault, []).extend(check.sealed(cells))
+        for vault, blobs in wanted.items():
+            vault.ring.prefetch(blobs=blobs)

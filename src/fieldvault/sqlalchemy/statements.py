@@ -140,10 +140,11 @@ def _carry_update(statement: Update, rows: Sequence[Row], row: Row) -> Executed:
 
 def _carried_in_row(types: Mapping[str, Any], values: Row, carrying: _Rows | None) -> Row:
     """Carriers for a row of an update's parameters, under the row's own scope as far as the row names it."""
-    owner = None if carrying is None else carrying.owner_named_in(values)
+    plain = {key: values[key] for key in types if _is_plain(values.get(key))}
+    owner = None if carrying is None or not plain else carrying.owner_named_in(values)
     if owner is None:
-        return _carried_ambient(types, values)
-    return {key: Carrier(value, *owner) for key, value in values.items() if key in types and _is_plain(value)}
+        return _carried_ambient(types, plain)
+    return {key: Carrier(value, *owner) for key, value in plain.items()}
 
 
 def _carried_ambient(types: Mapping[str, Any], values: Row) -> Row:

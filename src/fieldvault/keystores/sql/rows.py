@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import and_, tuple_
+from sqlalchemy import and_, or_, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 
 from fieldvault.errors import KeyStoreError
@@ -29,6 +29,7 @@ T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _BATCH = 5_000
+_GROUPS = 100
 
 
 def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -43,11 +44,31 @@ def in_scope(tenant: str, subject: str | None) -> ColumnElement[bool]:
 
 
 def in_slots(slots: Collection[KeySlot]) -> ColumnElement[bool]:
-    """The keys of these slots."""
+    """The keys of these slots.
+
+    A page has many subjects of one tenant, or many tenants: lists of one column, which every database answers
+    from an index. Over a list of triples, the way that is left for odd pages, PostgreSQL takes ten times as
+    long.
+    """
+    subjects: dict[tuple[str, str], set[str]] = {}
+    for slot in slots:
+        subjects.setdefault((slot.tenant, slot.purpose.value), set()).add(slot.subject or NO_SUBJECT)
+    groups = [
+        and_(keys.c.tenant == tenant, keys.c.purpose == purpose, keys.c.subject.in_(sorted(several)))
+        for (tenant, purpose), several in subjects.items()
+        if len(several) > 1
+    ]
+    tenants: dict[tuple[str, str], set[str]] = {}
+    for (tenant, purpose), several in subjects.items():
+        if len(several) == 1:
+            tenants.setdefault((min(several), purpose), set()).add(tenant)
+    groups += [
+        and_(keys.c.subject == subject, keys.c.purpose == purpose, keys.c.tenant.in_(sorted(several)))
+        for (subject, purpose), several in tenants.items()
+    ]
+    if len(groups) <= _GROUPS:
+        return or_(*groups)
     places = sorted({(slot.tenant, slot.subject or NO_SUBJECT, slot.purpose.value) for slot in slots})
-    if len(places) == 1:
-        tenant, subject, purpose = places[0]
-        return and_(keys.c.tenant == tenant, keys.c.subject == subject, keys.c.purpose == purpose)
     return tuple_(keys.c.tenant, keys.c.subject, keys.c.purpose).in_(places)
 
 

@@ -80,8 +80,20 @@ class ReadingPromises:
         assert store.current([acme(), KeySlot("nobody")]).records == {wanted.key_id: wanted}
         assert store.current([]).records == {}
 
+    def test_current_does_not_mix_slots(self, store: KeyStore) -> None:
+        """Tenants, subjects and purposes that are asked for, in pairs that are not."""
+        names = [f"name {number}" for number in range(12)]
+        keys = [record(KeySlot(tenant, subject)) for tenant in names for subject in (*names, None)]
+        keys += [record(KeySlot(tenant, None, Purpose.INDEX)) for tenant in names]
+        store.add_active([Addition(key, None) for key in keys])
+        pairs = [key for key in keys if key.tenant == key.subject]
+        for wanted in (pairs, pairs[:2], [*keys[:5], *pairs], keys[::7], keys[-3:]):
+            found = store.current([key.slot for key in wanted]).records
+            assert found == {key.key_id: key for key in wanted}
+
     def test_current_shows_thousands_of_slots(self, store: KeyStore) -> None:
         """Keys that were added in one step are seen in one read."""
-        keys = [record(KeySlot("acme", f"subject {number}")) for number in range(6_000)]
+        keys = [record(acme(f"subject {number}")) for number in range(6_000)]
+        keys += [record(KeySlot(f"tenant {number}", f"subject {number}")) for number in range(200)]
         assert store.add_active([Addition(key, None) for key in keys]) == {key.key_id for key in keys}
-        assert len(store.current([key.slot for key in keys]).records) == 6_000
+        assert len(store.current([key.slot for key in keys]).records) == 6_200
