@@ -12,12 +12,14 @@ PUBLIC = {
         "KeyScope",
         "KeyState",
         "Purpose",
+        "RAISE",
         "RotationPolicy",
         "Vault",
         "errors",
     ],
     "fieldvault.keystores": ["MemoryKeyStore", "SQLKeyStore"],
     "fieldvault.kms": ["LocalKMS"],
+    "fieldvault.sqlalchemy": ["Encrypted", "KeyScope", "RAISE", "protect"],
 }
 
 

@@ -1,7 +1,8 @@
 """Encrypted columns for SQLAlchemy models."""
 
+from fieldvault.erased import RAISE
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.protect import protect
-from fieldvault.sqlalchemy.types import RAISE, Encrypted
+from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["RAISE", "Encrypted", "KeyScope", "protect"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from sqlalchemy import Column, LargeBinary, Table, Text, event
 from sqlalchemy.dialects.mysql import MEDIUMBLOB, MEDIUMTEXT
@@ -15,6 +14,7 @@ from fieldvault.batches import Place, open_many
 from fieldvault.codecs import check_padding
 from fieldvault.context import check_name
 from fieldvault.envelope import to_text
+from fieldvault.erased import RAISE
 from fieldvault.errors import (
     ConfigurationError,
     FieldVaultError,
@@ -32,18 +32,7 @@ from fieldvault.suites import suite_named
 from fieldvault.values import OpenValue, SealValue, opener, sealer
 from fieldvault.vault import Vault
 
-__all__ = ["RAISE", "Encrypted"]
-
-
-class _Sentinel(Enum):
-    RAISE = "RAISE"
-
-    def __repr__(self) -> str:
-        return "RAISE"
-
-
-RAISE: Final = _Sentinel.RAISE
-"""For ``erased=``: reading a shredded value raises ``KeyShredded`` instead of giving a stand-in."""
+__all__ = ["Encrypted"]
 
 
 class Encrypted(TypeDecorator[Any]):
