@@ -472,6 +472,10 @@ def test_a_scope_on_the_base_asks_nothing_of_models_without_encrypted_columns(wo
     Model.metadata.create_all(world.engine)
     world.save(Shop(id="acme"), Person(shop="acme", name=SECRET))
     assert list(world.vault.tenants()) == ["acme"]
+    with world.session() as session:
+        session.get_one(Shop, "acme").id = "nordwind"
+        session.commit()
+    assert world.raw("SELECT id FROM shops") == [("nordwind",)]
 
 
 # -- names of scopes -------------------------------------------------------------------------------------
@@ -593,6 +597,40 @@ def test_models_that_inherit_seal_and_open_on_both_levels(world: World, joined: 
         session.commit()
         assert (everyone["b"].address, everyone["b"].name) == ("moved", "b")
     assert not world.holds(SECRET, OTHER_SECRET)
+
+
+def test_a_model_that_adds_nothing_encrypted_has_its_parent_s_scope(world: World) -> None:
+    """The columns are the parent's, and so is where the rows have their scope."""
+
+    class Model(DeclarativeBase):
+        pass
+
+    class Person(Model):
+        __tablename__ = "people"
+        __vault__ = KeyScope(tenant="shop", subject="id")
+        id: Mapped[str] = mapped_column(primary_key=True)
+        shop: Mapped[str]
+        name: Mapped[str] = mapped_column(Encrypted(String))
+
+    class Guest(Person):
+        __tablename__ = "guests"
+        id: Mapped[str] = mapped_column(ForeignKey("people.id"), primary_key=True)
+        room: Mapped[int]
+
+    # A class that is mapped in the same registry and is no model of the base.
+    Model.registry.map_imperatively(
+        type("Room", (), {}), Table("rooms", Model.metadata, Column("id", Integer, primary_key=True))
+    )
+    protect(Model, world.vault)
+    Model.metadata.create_all(world.engine)
+    world.save(Guest(id="li", shop="acme", name=SECRET, room=7))
+    with world.session() as session:
+        guest = session.get_one(Guest, "li")
+        assert (guest.name, guest.room) == (SECRET, 7)
+        guest.name = OTHER_SECRET
+        session.commit()
+        assert guest.name == OTHER_SECRET
+    assert {key.subject for key in world.vault.keys("acme")} == {None, "li"}
 
 
 @pytest.mark.parametrize("joined", [True, False], ids=["joined", "single table"])

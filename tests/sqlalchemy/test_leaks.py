@@ -262,6 +262,9 @@ def test_an_engine_that_echoes_shows_ciphertext(world: World, echo: Any) -> None
             WRITES[write](loud, {**ROW, "id": write})
         loud.execute(insert(CUSTOMERS), [{**ROW, "id": str(number)} for number in range(12)])
         loud.read(select(literal("memo")))
+        with engine.connect() as connection:
+            # What else asks a result for its engine finds it.
+            assert connection.execute(select(CUSTOMERS)).context.engine.name == "sqlite"
         with loud.session() as session:
             assert len(session.scalars(select(Customer)).all()) == 14
         caught(lambda: WRITES["row"](loud, {**ROW, "seen_at": BAD_TIME}))

@@ -314,6 +314,36 @@ def test_null_is_a_value(world: World) -> None:
         assert world.raw("SELECT DISTINCT body FROM memos") == [(None,)]
 
 
+def test_a_value_that_is_given_twice_is_refused(world: World) -> None:
+    """Under a column and under its name: which one is meant cannot be told."""
+    with world.vault.scope(tenant="acme"), pytest.raises(errors.UnsupportedQuery, match="body"):
+        world.execute(insert(MEMOS).values({MEMOS.c.body: SECRET, "body": OTHER_SECRET}))
+
+
+@pytest.mark.parametrize("default", [lambda: None, func.now()], ids=["nothing", "the database's"])
+def test_a_default_that_python_cannot_tell_chooses_no_keys(world: World, default: Any) -> None:
+    """A tenant that nobody knows before the statement is none."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Person(Base):
+        __tablename__ = "people"
+        __vault__ = KeyScope(tenant="shop")
+        id: Mapped[int] = mapped_column(primary_key=True)
+        shop: Mapped[str] = mapped_column(default=default)
+        name: Mapped[str] = mapped_column(Encrypted(String))
+
+    protect(Base, world.vault)
+    Base.metadata.create_all(world.engine)
+    people: Any = Person.__table__
+    with pytest.raises(errors.ScopeRequired):
+        world.save(Person(name=SECRET))
+    with pytest.raises(errors.ScopeRequired):
+        world.execute(insert(people), {"name": SECRET})
+    assert world.raw("SELECT * FROM people") == []
+
+
 # -- update ----------------------------------------------------------------------------------------------
 
 

@@ -330,6 +330,18 @@ def test_a_copy_of_the_type_is_no_column_s_type() -> None:
     assert type_.field is None
 
 
+def test_a_parameter_of_a_column_s_type_is_sealed_under_the_scope(world: World) -> None:
+    """Where no row is written, nothing else says whose it is; what is sent is ciphertext."""
+    statement = select(literal(SECRET, MEMOS.c.body.type))
+    with pytest.raises(errors.ScopeRequired):
+        world.read(statement)
+    with world.vault.scope(tenant="acme"):
+        assert world.read(statement) == [(SECRET,)]
+        with world.engine.connect() as connection:
+            sent: Any = connection.execute(statement).context.parameters
+    assert Envelope.parse(sent[0][0]).kind == 1
+
+
 # -- literals --------------------------------------------------------------------------------------------
 
 
