@@ -1,8 +1,9 @@
 """Databases that many tests share, emptied between them: making one costs more than most tests."""
 
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 from sqlalchemy import create_engine, delete, update
@@ -16,30 +17,43 @@ from tests.servers.postgresql import PostgreSQLServer
 from tests.servers.record import PartsRecord
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
+@pytest.fixture(scope="module")
 def shared_url(
     request: pytest.FixtureRequest, real_parts: PartsRecord, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """A database of each kind in turn, with the tables made, for all tests of a module."""
-    if request.param == "sqlite":
-        real_parts.exercised[SQLITE.name] = sqlite3.sqlite_version
-        folder: Path = tmp_path_factory.mktemp("sqlite")
-        SQLKeyStore(url := f"sqlite:///{folder / 'keys.db'}").close()
-        yield url
-        return
-    server: PostgreSQLServer | MariaDBServer = request.getfixturevalue(f"{request.param}_server")
-    with server.fresh_database() as url:
-        SQLKeyStore(url).close()
-        yield url
+) -> Iterator[Callable[[str], str]]:
+    """The URL of a database of some kind with the tables made, the same for all tests of a module."""
+    with ExitStack() as stack:
+
+        @cache
+        def url_of(kind: str) -> str:
+            if kind == "sqlite":
+                real_parts.exercised[SQLITE.name] = sqlite3.sqlite_version
+                url = f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'keys.db'}"
+            else:
+                server: PostgreSQLServer | MariaDBServer = request.getfixturevalue(f"{kind}_server")
+                url = stack.enter_context(server.fresh_database())
+            SQLKeyStore(url).close()
+            return url
+
+        yield url_of
 
 
 @pytest.fixture
-def emptied_url(shared_url: str) -> str:
-    """The shared database, as if nothing had ever been in the store."""
-    engine = create_engine(shared_url, poolclass=NullPool)
-    with engine.begin() as connection:
-        for table in (keys, tenants, fences, changes):
-            connection.execute(delete(table))
-        connection.execute(update(meta).where(meta.c.name != "schema_version").values(value=0))
-    engine.dispose()
-    return shared_url
+def emptied(shared_url: Callable[[str], str]) -> Callable[[str], str]:
+    """A shared database, as if nothing had ever been in the store."""
+
+    def url_of(kind: str) -> str:
+        engine = create_engine(shared_url(kind), poolclass=NullPool)
+        with engine.begin() as connection:
+            for table in (keys, tenants, fences, changes):
+                connection.execute(delete(table))
+            connection.execute(update(meta).where(meta.c.name != "schema_version").values(value=0))
+        return shared_url(kind)
+
+    return url_of
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def emptied_url(request: pytest.FixtureRequest, emptied: Callable[[str], str]) -> str:
+    """A shared database of each kind in turn."""
+    return emptied(request.param)

@@ -59,6 +59,13 @@ def by_update_rows(world: World, row: dict[str, Any]) -> None:
         world.execute(update(CUSTOMERS), [row, row])
 
 
+def by_alias_update(world: World, row: dict[str, Any]) -> None:
+    """Rows are updated under another name of their table."""
+    alias: Any = CUSTOMERS.alias()
+    with world.vault.scope(tenant="acme", subject="li"):
+        world.execute(update(alias), [row, row])
+
+
 def by_orm_update(world: World, row: dict[str, Any]) -> None:
     """Rows are updated through the ORM."""
     with world.vault.scope(tenant="acme", subject="li"), world.session() as session:
@@ -85,6 +92,7 @@ WRITES: Mapping[str, Write] = {
     ),
     "update": by_update,
     "update of rows": by_update_rows,
+    "update of an alias": by_alias_update,
     "ORM update": by_orm_update,
     "list of values": by_values_list,
 }

@@ -137,6 +137,15 @@ def test_a_single_column_is_read_across_subjects_under_the_tenant_s_scope(world:
     ]
 
 
+def test_rows_of_no_subject_are_read_in_a_subject_s_scope(world: World) -> None:
+    """A model whose rows are a tenant's alone does not take the scope's subject, on writing or reading."""
+    with world.vault.scope(tenant="acme", subject="li"):
+        world.save(Order(id=1, shop="acme", address=SECRET))
+        with world.session() as session:
+            assert session.get_one(Order, 1).address == SECRET
+    assert {key.subject for key in world.vault.keys("acme")} == {None}
+
+
 @pytest.mark.parametrize("shop", [None, ""])
 def test_a_row_without_a_tenant_has_no_keys(world: World, shop: str | None) -> None:
     """Empty is no name."""

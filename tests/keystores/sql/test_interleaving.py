@@ -21,14 +21,14 @@ LEVELS = {
     "postgresql": ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"],
     "mariadb": ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"],
 }
-_WAIT = 0.4
+_WAIT = 0.25
 
 
 @pytest.fixture(params=[(kind, level) for kind, levels in LEVELS.items() for level in levels], ids=" ".join)
-def engines(request: pytest.FixtureRequest) -> Iterator[Callable[[], Engine]]:
+def engines(request: pytest.FixtureRequest, emptied: Callable[[str], str]) -> Iterator[Callable[[], Engine]]:
     """Engines of each database at each isolation level, each with connections of its own."""
     kind, level = request.param
-    url: str = request.getfixturevalue(f"{kind}_url")
+    url = emptied(kind)
     made: list[Engine] = []
 
     def make() -> Engine:

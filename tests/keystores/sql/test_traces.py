@@ -133,9 +133,9 @@ def counted(engine: Engine) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
+def engine(emptied_url: str) -> Iterator[Engine]:
     """An engine of each database, to count its statements."""
-    engine = create_engine(database_url)
+    engine = create_engine(emptied_url)
     yield engine
     engine.dispose()
 

@@ -12,12 +12,11 @@ from fieldvault.keys.protocols import KeyStore
 from fieldvault.keys.records import TRANSITIONS, KeyRecord, KeyState
 from fieldvault.testing.samples import THREADS, acme, add, first_key, record, state_of, successor, together
 
-_LEGAL = [(before, after) for before in KeyState for after in sorted(TRANSITIONS[before])]
-_ILLEGAL = [(before, after) for before in KeyState for after in KeyState if after not in TRANSITIONS[before]]
+_BEFORE = list(KeyState)
 
 
-def _key_in(store: KeyStore, state: KeyState) -> KeyRecord:
-    key = first_key(store, acme())
+def _key_in(store: KeyStore, state: KeyState, subject: str | None = None) -> KeyRecord:
+    key = first_key(store, acme(subject))
     if state is not KeyState.ACTIVE:
         assert store.transition(key.key_id, expect=KeyState.ACTIVE, to=state)
     return key
@@ -26,22 +25,25 @@ def _key_in(store: KeyStore, state: KeyState) -> KeyRecord:
 class StatePromises:
     """States and transitions."""
 
-    @pytest.mark.parametrize(("before", "after"), _LEGAL)
+    @pytest.mark.parametrize("before", _BEFORE)
     def test_a_key_goes_where_its_life_leads(
-        self, store: KeyStore, elsewhere: KeyStore, before: KeyState, after: KeyState
+        self, store: KeyStore, elsewhere: KeyStore, before: KeyState
     ) -> None:
         """Only a destroyed key loses its material, and it does so in the same step."""
-        key = _key_in(store, before)
-        assert store.transition(key.key_id, expect=before, to=after) is True
-        found = elsewhere.fetch([key.key_id]).records[key.key_id]
-        assert (found.state, found.wrapped) == (after, None if after is KeyState.DESTROYED else key.wrapped)
+        for after in sorted(TRANSITIONS[before]):
+            key = _key_in(store, before, subject=after)
+            assert store.transition(key.key_id, expect=before, to=after) is True
+            found = elsewhere.fetch([key.key_id]).records[key.key_id]
+            assert found.state is after
+            assert found.wrapped == (None if after is KeyState.DESTROYED else key.wrapped)
 
-    @pytest.mark.parametrize(("before", "after"), _ILLEGAL)
-    def test_a_key_goes_nowhere_else(self, store: KeyStore, before: KeyState, after: KeyState) -> None:
+    @pytest.mark.parametrize("before", _BEFORE)
+    def test_a_key_goes_nowhere_else(self, store: KeyStore, before: KeyState) -> None:
         """Every other transition is an error, and nothing happens."""
         key = _key_in(store, before)
-        with pytest.raises(ConfigurationError):
-            store.transition(key.key_id, expect=before, to=after)
+        for after in set(KeyState) - TRANSITIONS[before]:
+            with pytest.raises(ConfigurationError):
+                store.transition(key.key_id, expect=before, to=after)
         assert state_of(store, key) is before
 
     def test_a_transition_expects_a_state(self, store: KeyStore) -> None:
