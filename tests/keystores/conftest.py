@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import cache
 
 import pytest
-from sqlalchemy import create_engine, delete, update
+from sqlalchemy import Engine, create_engine, delete, update
 from sqlalchemy.pool import NullPool
 
 from fieldvault.keystores import SQLKeyStore
@@ -38,6 +38,20 @@ def shared_url(
         yield url_of
 
 
+@pytest.fixture(scope="module")
+def shared_engine(shared_url: Callable[[str], str]) -> Iterator[Callable[[str], Engine]]:
+    """An engine of such a database, which has compiled most statements already."""
+    with ExitStack() as stack:
+
+        @cache
+        def engine_of(kind: str) -> Engine:
+            engine = create_engine(shared_url(kind))
+            stack.callback(engine.dispose)
+            return engine
+
+        yield engine_of
+
+
 @pytest.fixture
 def emptied(shared_url: Callable[[str], str]) -> Callable[[str], str]:
     """A shared database, as if nothing had ever been in the store."""
@@ -57,3 +71,12 @@ def emptied(shared_url: Callable[[str], str]) -> Callable[[str], str]:
 def emptied_url(request: pytest.FixtureRequest, emptied: Callable[[str], str]) -> str:
     """A shared database of each kind in turn."""
     return emptied(request.param)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def emptied_engine(
+    request: pytest.FixtureRequest, emptied: Callable[[str], str], shared_engine: Callable[[str], Engine]
+) -> Engine:
+    """The shared engine of each kind in turn, its database emptied."""
+    emptied(request.param)
+    return shared_engine(request.param)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import Engine
 
 from fieldvault.keys.protocols import KeyStore
 from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
@@ -23,6 +24,6 @@ class TestSQLKeyStore(KeyStoreConformance):
     """SQLite, PostgreSQL and MariaDB."""
 
     @pytest.fixture
-    def open_store(self, emptied_url: str) -> Callable[[], KeyStore]:
-        """Another store at the same URL."""
-        return lambda: SQLKeyStore(emptied_url)
+    def open_store(self, emptied_engine: Engine) -> Callable[[], KeyStore]:
+        """Another store on the same database."""
+        return lambda: SQLKeyStore(emptied_engine)
