@@ -39,7 +39,7 @@ def _state(path: Path) -> object:
         return everything, fences
 
 
-@pytest.mark.parametrize(("step", "mode"), [("rotate", "delete"), ("destroy", "delete"), ("shred", "wal")])
+@pytest.mark.parametrize(("step", "mode"), [("rotate", "delete"), ("shred", "wal")])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_kill_at_any_line_leaves_the_old_state_or_the_new(tmp_path: Path, step: str, mode: str) -> None:
     """And what the killed process did can be done again by the next."""
