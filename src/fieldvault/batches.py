@@ -1,40 +1,40 @@
 """Sealing and opening many values of one field.
 
 What a single value pays for each time, the clock and the look-up of its key, is paid here once for a run of
-values under one key. Written out flat, as everything that is paid for each value.
+values under one key. Where all are alike, of one key and one type, the run is a chain of ``map`` without a
+line of Python a value; anything else, and whatever goes wrong there, takes the loop, written out flat.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from functools import partial
+from itertools import islice, repeat
 from math import inf
+from operator import itemgetter
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
 
 from fieldvault.codecs import TEXT, decode, encode, pad
 from fieldvault.envelope import HEADER, PADDED
-from fieldvault.errors import DecryptionError, KeyShredded, TenantMismatch
+from fieldvault.errors import DecryptionError, FieldVaultError, KeyShredded, TenantMismatch
 from fieldvault.keys.cache import ValueKey
 from fieldvault.keys.records import KeySlot
 from fieldvault.keys.ring import KeyRing
 from fieldvault.suites import Suite
 from fieldvault.values import as_bytes, associated_with, refuse
 
-__all__ = ["Owner", "Place", "open_many", "seal_many"]
+__all__ = ["Owner", "open_many", "seal_many"]
 
 Owner = tuple[str, str | None]
 """Tenant and subject."""
 
-Place = tuple[str | None, str | None]
-"""What a row says of tenant and subject; ``None`` where it says nothing."""
-
-_ANYWHERE: Place = (None, None)
-
 _NONE = b"\xff"
 """The header of no ciphertext."""
+
+_header_of = itemgetter(HEADER)
 
 
 def seal_many(
@@ -51,6 +51,9 @@ def seal_many(
         UnsupportedValue, ConfigurationError, KeyShredded, KeySuspended, KMSError, KeyStoreError: as for one
             value.
     """
+    alike = _seal_alike(ring, suite, padding, values, field, owners)
+    if alike is not None:
+        return alike
     keys = ring.cache.sealing
     random, padded = os.urandom, 0 if padding is None else PADDED
     sealed: list[bytes | None] = []
@@ -91,6 +94,40 @@ def seal_many(
     return sealed
 
 
+def _seal_alike(
+    ring: KeyRing,
+    suite: Suite,
+    padding: int | None,
+    values: Sequence[Any],
+    field: str,
+    owners: Sequence[Owner] | Owner,
+) -> list[bytes | None] | None:
+    """The ciphertexts of texts under one key that is at hand; ``None`` for whatever is not that."""
+    if not values or set(map(type, values)) != {str}:
+        return None
+    owner: Any = owners if isinstance(owners, tuple) else owners[0]
+    if owner is not owners and owners.count(owner) != len(values):
+        return None
+    tenant, subject = owner
+    kind = TEXT if padding is None else TEXT | PADDED
+    key = ring.cache.sealing[suite.number, kind].get(tenant if subject is None else (tenant, subject))
+    if key is None or ring.clock() >= key.fresh_until:
+        return None
+    try:
+        bodies = list(map(str.encode, values))
+    except UnicodeEncodeError:
+        # The loop finds it again, and refuses it where the error at hand holds no plaintext.
+        return None
+    if padding is not None:
+        bodies = [pad(body, padding) for body in bodies]
+    if len(list(islice(key.uses, len(values)))) < len(values):
+        return None
+    associated = key.contexts[field] if field in key.contexts else associated_with(key, field)
+    nonces = list(map(os.urandom, repeat(key.nonce_size, len(values))))
+    sealed = map(key.seal, nonces, bodies, repeat(associated))
+    return list(map(b"".join, zip(repeat(key.header), nonces, sealed, strict=False)))
+
+
 def open_many(
     ring: KeyRing,
     blobs: Sequence[bytes | None],
@@ -98,15 +135,17 @@ def open_many(
     tenant: str | None,
     subject: str | None,
     *,
-    places: Sequence[Place] | None = None,
+    tenants: Sequence[str] | None = None,
+    subjects: Sequence[str] | None = None,
     erased: Callable[[KeyShredded], Any] | None = None,
     prefetch: Callable[[], None] | None = None,
 ) -> list[Any]:
     """The values of ciphertexts, ``None`` for ``None``; keys that are missing are fetched together.
 
-    ``tenant`` and ``subject`` are as in ``values.opener``. ``places`` has what the row of each ciphertext
-    says. ``erased`` answers for a value whose key was shredded; without it the error is raised. ``prefetch``
-    fetches more than the keys of these ciphertexts when one is missing, if the caller has more to open.
+    ``tenant`` and ``subject`` are as in ``values.opener``. ``tenants`` and ``subjects`` have what the row of
+    each ciphertext says. ``erased`` answers for a value whose key was shredded; without it the error is
+    raised. ``prefetch`` fetches more than the keys of these ciphertexts when one is missing, if the caller
+    has more to open.
 
     Values are handed out only if the lease still ran when the last of them was opened: a process that was
     stopped in between asks again.
@@ -115,7 +154,10 @@ def open_many(
         MalformedCiphertext, TenantMismatch, DecryptionError, KeyNotFound, KeySuspended, KMSError,
             KeyStoreError: as for one value, for the first that meets it.
     """
-    opened, fresh_until = _open_run(ring, blobs, field, tenant, subject, places, erased, prefetch)
+    alike = _open_alike(ring, blobs, field, tenant, subject, tenants, subjects)
+    if alike is not None:
+        return alike
+    opened, fresh_until = _open_run(ring, blobs, field, tenant, subject, tenants, subjects, erased, prefetch)
     if len(blobs) < 2 or ring.clock() < fresh_until:
         return opened
     half = len(blobs) // 2
@@ -128,11 +170,60 @@ def open_many(
             field,
             tenant,
             subject,
-            places=None if places is None else places[part],
+            tenants=None if tenants is None else tenants[part],
+            subjects=None if subjects is None else subjects[part],
             erased=erased,
             prefetch=prefetch,
         )
     ]
+
+
+def _open_alike(
+    ring: KeyRing,
+    blobs: Sequence[bytes | None],
+    field: str,
+    tenant: str | None,
+    subject: str | None,
+    tenants: Sequence[str] | None,
+    subjects: Sequence[str] | None,
+) -> list[Any] | None:
+    """The values of ciphertexts of one key and type, at hand and whole; ``None`` for whatever is not that."""
+    full: Sequence[Any] = [blob for blob in blobs if blob is not None] if None in blobs else blobs
+    first: Any
+    last: Any
+    first, last = (full[0], full[-1]) if full else (None, None)
+    key = ring.cache.opening.get(first[HEADER]) if first.__class__ is bytes is last.__class__ else None
+    if (
+        key is None
+        or not last.startswith(key.header)
+        or ring.clock() >= key.fresh_until
+        or tenant not in (None, key.tenant)
+        or subject not in (None, key.subject)
+        or not (tenants is None or tenants.count(key.tenant) == len(blobs))
+        or not (subjects is None or subjects.count(key.subject) == len(blobs))
+    ):
+        return None
+    opened = _open_under(key, full, field)
+    if ring.clock() >= key.fresh_until:
+        return None
+    if opened is None or full is blobs:
+        return opened
+    values = iter(opened)
+    return [None if blob is None else next(values) for blob in blobs]
+
+
+def _open_under(key: ValueKey, blobs: Sequence[bytes], field: str) -> list[Any] | None:
+    """The values of ciphertexts that all have this key's header; ``None`` if one has not, or is refused."""
+    associated = key.contexts[field] if field in key.contexts else associated_with(key, field)
+    nonces, sealed = map(itemgetter(key.nonce), blobs), map(itemgetter(key.sealed), blobs)
+    finish = bytes.decode if key.is_text else partial(decode, key.kind)
+    try:
+        if b"".join(map(_header_of, blobs)) == key.header * len(blobs):
+            return list(map(finish, map(key.open, nonces, sealed, repeat(associated))))
+    except (FieldVaultError, InvalidTag, ValueError, TypeError):
+        # The loop meets it again, and says of which value and why.
+        pass
+    return None
 
 
 def _open_run(
@@ -141,7 +232,8 @@ def _open_run(
     field: str,
     tenant: str | None,
     subject: str | None,
-    places: Sequence[Place] | None,
+    tenants: Sequence[str] | None,
+    subjects: Sequence[str] | None,
     erased: Callable[[KeyShredded], Any] | None,
     prefetch: Callable[[], None] | None,
 ) -> tuple[list[Any], float]:
@@ -152,8 +244,9 @@ def _open_run(
     opened: list[Any] = []
     append = opened.append
     last = _NONE
-    for blob, (row_tenant, row_subject) in zip(
-        blobs, repeat(_ANYWHERE) if places is None else places, strict=False
+    nobody: repeat[None] = repeat(None)
+    for blob, row_tenant, row_subject in zip(
+        blobs, nobody if tenants is None else tenants, nobody if subjects is None else subjects, strict=False
     ):
         if blob is None:
             append(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Column, Table
@@ -11,13 +12,13 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import Label
 
 from fieldvault.sqlalchemy.binding import Binding, RowScope
-from fieldvault.sqlalchemy.cells import OpenPage
+from fieldvault.sqlalchemy.opening import OpenPage, page_opener
 from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["Reader", "Reading", "readings_of"]
 
-Reader = Callable[[Sequence[Any]], Any]
-"""From a row as the driver gave it to one of its values as Python has it."""
+Reader = Callable[[Sequence[Sequence[Any]]], Sequence[Any]]
+"""From a page, a sequence of cells for each place of a row, to what one column says, as Python has it."""
 
 _Path = tuple[Any, ...]
 """From the statement down to a table: its aliases and subqueries, and the table itself."""
@@ -27,7 +28,7 @@ _Path = tuple[Any, ...]
 class Reading:
     """Encrypted columns of one table, or one alias of it, in a statement.
 
-    ``columns`` are their places in a row, and what opens them. ``tenant`` and ``subject`` read the row's
+    ``columns`` are their places in a row, and what opens them. ``tenant`` and ``subject`` read the rows'
     scope, where the model has it in its rows and the statement selects it. ``direct`` says that the table
     itself is read, and no alias of it.
     """
@@ -77,7 +78,7 @@ def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[R
                 table=table,
                 scope=scope,
                 direct=path is not None and len(path) == 1,
-                columns=tuple((place, type_.page_opener(dialect)) for place, type_ in members),
+                columns=tuple((place, page_opener(type_.bound, dialect)) for place, type_ in members),
                 tenant=None if scope is None else reader(path, table, scope.tenant),
                 subject=None if scope is None else reader(path, table, scope.subject),
             )
@@ -116,5 +117,5 @@ def _origin(entry: Any) -> tuple[Any, _Path | None]:
 def _reader(place: int, column: Column[Any], dialect: Dialect, description: Any) -> Reader:
     process = column.type._cached_result_processor(dialect, description[place][1])
     if process is None:
-        return lambda row: row[place]
-    return lambda row: process(row[place])
+        return itemgetter(place)
+    return lambda cells: list(map(process, cells[place]))

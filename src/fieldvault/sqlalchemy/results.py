@@ -10,7 +10,6 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import repeat
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -20,7 +19,7 @@ from sqlalchemy.orm import InstanceState
 from fieldvault.errors import ScopeRequired
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.binding import name_of
-from fieldvault.sqlalchemy.cells import Prefetch, as_blob
+from fieldvault.sqlalchemy.opening import Prefetch, as_blob
 from fieldvault.sqlalchemy.origins import Reader, Reading, readings_of
 from fieldvault.vault import Vault
 
@@ -31,8 +30,6 @@ _LARGEST_PAGE = 1000
 
 _NOBODY = ""
 """A name that no tenant and no subject has: what a row says that says NULL."""
-
-Rows = Sequence[Sequence[Any]]
 
 
 def check_rows(
@@ -79,8 +76,8 @@ class _Check:
                 self._tenant = self._tenant or _known(refreshed, scope.tenant)
                 self._subject = self._subject or _known(refreshed, scope.subject)
 
-    def open(self, rows: Rows, cells: list[Any], prefetch: Prefetch) -> None:
-        """Put what the encrypted columns hold in place of their ``cells``, checked against its row.
+    def open(self, cells: list[Any], prefetch: Prefetch) -> None:
+        """Put what a page's encrypted columns hold in place of their ``cells``, checked against its row.
 
         Raises:
             ScopeRequired: the statement leaves out whose the rows are, and no scope says it.
@@ -90,7 +87,9 @@ class _Check:
         """
         reading = self._reading
         full = [
-            (place, open_page) for place, open_page in reading.columns if cells[place].count(None) < len(rows)
+            (place, open_page)
+            for place, open_page in reading.columns
+            if cells[place].count(None) < len(cells[place])
         ]
         if not full:
             return
@@ -101,15 +100,9 @@ class _Check:
                 f"the statement reads encrypted columns of {reading.table.name} without the column that says "
                 "whose they are; select that too, or work inside vault.scope(tenant=…)"
             )
-        tenants = _names(self._tenant, rows)
-        subjects = _names(self._subject, rows)
-        places = (
-            None
-            if self._tenant is None and self._subject is None
-            else list(zip(tenants, subjects, strict=True))
-        )
+        tenants, subjects = _names(self._tenant, cells), _names(self._subject, cells)
         for place, open_page in full:
-            cells[place] = open_page(cells[place], places, prefetch)
+            cells[place] = open_page(cells[place], tenants, subjects, prefetch)
 
     @property
     def vault(self) -> Vault:
@@ -122,11 +115,12 @@ class _Check:
         return (as_blob(cell, isinstance(cell, str)) for cell in found)
 
 
-def _names(read: Reader | None, rows: Rows) -> Iterable[str | None]:
-    """What rows say of their tenant or subject; ``None`` for each where they say nothing."""
+def _names(read: Reader | None, cells: Sequence[Any]) -> Sequence[str] | None:
+    """What the rows of a page say of their tenant or subject; ``None`` where they say nothing."""
     if read is None:
-        return repeat(None, len(rows))
-    return [_name(read(row)) for row in rows]
+        return None
+    said = read(cells)
+    return said if set(map(type, said)) == {str} else list(map(_name, said))
 
 
 def _refreshed(context: Any) -> InstanceState[Any] | None:
@@ -140,7 +134,7 @@ def _known(state: InstanceState[Any], name: str | None) -> Reader | None:
     """Reads what an object knows of its own scope, for a statement that does not select it."""
     # As the row in the database has it: a change that waits for its flush is not there yet.
     value = None if name is None else state.committed_state.get(name, state.dict.get(name))
-    return (lambda _: value) if isinstance(value, str | int | uuid.UUID) else None
+    return (lambda cells: [value] * len(cells[0])) if isinstance(value, str | int | uuid.UUID) else None
 
 
 def _name(value: Any) -> str:
@@ -202,7 +196,7 @@ class _CheckingCursor:
             cells: list[Any] = list(zip(*page, strict=True))
             prefetch = partial(self._prefetch, tuple(cells))
             for check in self._checks:
-                check.open(page, cells, prefetch)
+                check.open(cells, prefetch)
             opened.extend(zip(*cells, strict=True))
         return opened
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from sqlalchemy import Column, LargeBinary, Table, Text, event
@@ -10,27 +10,18 @@ from sqlalchemy.dialects.mysql import MEDIUMBLOB, MEDIUMTEXT
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine, to_instance
 
-from fieldvault.batches import Place, open_many
 from fieldvault.codecs import check_padding
 from fieldvault.context import check_name
-from fieldvault.envelope import to_text
-from fieldvault.erased import RAISE
-from fieldvault.errors import (
-    ConfigurationError,
-    FieldVaultError,
-    KeyShredded,
-    UnsupportedQuery,
-    UnsupportedValue,
-)
-from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, note_column
+from fieldvault.errors import ConfigurationError, UnsupportedQuery
+from fieldvault.sqlalchemy.binding import Binding, note_column
+from fieldvault.sqlalchemy.bound import BoundColumn
 from fieldvault.sqlalchemy.carrier import Carrier
-from fieldvault.sqlalchemy.cells import Erased, OpenPage, Prefetch, as_blob, finished, reading_scope
-from fieldvault.sqlalchemy.coercion import check_type, coercion_of
+from fieldvault.sqlalchemy.coercion import check_type
 from fieldvault.sqlalchemy.columns import check_column
 from fieldvault.sqlalchemy.comparing import PresenceComparator
+from fieldvault.sqlalchemy.opening import result_processor
+from fieldvault.sqlalchemy.sealing import SealColumn, bind_processor, column_sealer
 from fieldvault.suites import suite_named
-from fieldvault.values import OpenValue, SealValue, opener, sealer
-from fieldvault.vault import Vault
 
 __all__ = ["Encrypted"]
 
@@ -151,135 +142,46 @@ class Encrypted(TypeDecorator[Any]):
 
     # -- from value to ciphertext and back --------------------------------------------------------------
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
-        """Seals what is bound: under its row's scope where the row is known, else under the ambient scope."""
-        binding, field, _ = self._joined()
-        coercion = coercion_of(self.type_, field, dialect)
-        into, as_is = coercion.into, coercion.as_is
-        textual = self.storage == "text"
-        vault: Vault | None = None
-        seal: SealValue
-
-        def process(value: Any) -> Any:
-            nonlocal vault, seal
-            if value is None:
-                return None
-            current = binding.current
-            if current is None or current is not vault:
-                current = binding.vault
-                seal = self._sealer(current)
-                vault = current
-            try:
-                if value.__class__ is Carrier:
-                    tenant, subject, value = value.tenant, value.subject, value.value
-                else:
-                    tenant, subject = self.ambient_owner()
-                if value.__class__ is not as_is:
-                    value = into(value)
-                    if value is None:
-                        return None
-                sealed = seal(value, field, tenant, subject)
-                return to_text(sealed) if textual else sealed
-            except UnsupportedValue as error:
-                message = str(error)
-                refusal: FieldVaultError = UnsupportedValue(
-                    message if message.startswith(field) else f"{field}: {message}"
-                )
-            except FieldVaultError as error:
-                refusal = error
-            # A traceback that prints locals shows no plaintext: neither this frame nor those below have one.
-            value = None
-            raise refusal.with_traceback(None)
-
-        return process
-
-    def ambient_owner(self) -> Owner:
-        """Tenant and subject of a value whose row is not known: the ambient ones.
+    @property
+    def bound(self) -> BoundColumn:
+        """The column that this type was given to.
 
         Raises:
-            ScopeRequired: the model takes them from its rows, and no scope names them.
+            ConfigurationError: it is no column's yet.
         """
-        binding, _, table = self._joined()
-        return binding.ambient_scope(binding.scopes.get(table), table.name)
+        if self.binding is None or self.field is None or self.table is None:
+            raise ConfigurationError("Encrypted works as the type of a table's column only")
+        return BoundColumn(
+            self.binding,
+            self.table,
+            self.field,
+            self.type_,
+            self.suite,
+            self.padding,
+            self.storage == "text",
+            self._erased,
+        )
 
-    def page_opener(self, dialect: Dialect) -> OpenPage:
-        """A function that opens a page of one column's cells, each into a tuple for the result processor.
-
-        Rows are read this way: it costs less than value after value, and it knows what the rows say.
-        """
-        binding, field, table = self._joined()
-        out = coercion_of(self.type_, field, dialect).out
-        textual = self.storage == "text"
-
-        def open_page(cells: Sequence[Any], places: Sequence[Place] | None, prefetch: Prefetch) -> list[Any]:
-            tenant, subject = reading_scope(binding, table, binding.scopes.get(table))
-            opened = open_many(
-                binding.vault.ring,
-                [None if cell is None else as_blob(cell, textual) for cell in cells] if textual else cells,
-                field,
-                tenant,
-                subject,
-                places=places,
-                erased=self._stand_in,
-                prefetch=prefetch,
-            )
-            if out is None and Erased not in map(type, opened):
-                return [(value,) for value in opened]
-            return [(finished(value, out),) for value in opened]
-
-        return open_page
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Seals what no statement has sealed for its row, under the ambient scope."""
+        return bind_processor(self.bound, dialect)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
-        """Opens one value, or unpacks what ``page_opener`` has opened with its row at hand."""
-        binding, field, table = self._joined()
-        out = coercion_of(self.type_, field, dialect).out
-        stand_in = self._stand_in
-        textual = self.storage == "text"
-        vault: Vault | None = None
-        open_: OpenValue
-        scope: RowScope | None
+        """Opens one value, or unpacks what was opened with its row at hand."""
+        return result_processor(self.bound, dialect)
 
-        def process(blob: Any) -> Any:
-            nonlocal vault, open_, scope
-            if blob is None:
-                return None
-            if blob.__class__ is tuple:
-                # No driver gives a tuple for a cell of bytes or text: a page has been opened already.
-                return blob[0]
-            current = binding.current
-            if current is None or current is not vault:
-                current = binding.vault
-                open_, scope = opener(current.ring), binding.scopes.get(table)
-                vault = current
-            tenant, subject = reading_scope(binding, table, scope)
-            try:
-                value = open_(as_blob(blob, textual), field, tenant, subject)
-            except KeyShredded as shredded:
-                return finished(stand_in(shredded), None)
-            return value if out is None else out(value)
-
-        return process
-
-    def _stand_in(self, shredded: KeyShredded) -> Erased:
-        if self._erased is RAISE:
-            raise shredded
-        return Erased(self._erased)
+    def column_sealer(self, dialect: Dialect) -> SealColumn:
+        """Seals values that go into the column; made once a dialect."""
+        made: SealColumn = self._cached_custom_processor(
+            dialect, "fieldvault_seal", lambda _: column_sealer(self.bound, dialect)
+        )
+        return made
 
     def literal_processor(self, dialect: Dialect) -> NoReturn:  # noqa: ARG002
         """Refused: a literal in the text of a statement would be plaintext."""
         raise UnsupportedQuery(
             f"{self.field} is encrypted and is never written as a literal; pass it as a parameter"
         )
-
-    def _sealer(self, vault: Vault) -> SealValue:
-        return sealer(
-            vault.ring, vault.suite if self.suite is None else suite_named(self.suite), self.padding
-        )
-
-    def _joined(self) -> tuple[Binding, str, Table]:
-        if self.binding is None or self.field is None or self.table is None:
-            raise ConfigurationError("Encrypted works as the type of a table's column only")
-        return self.binding, self.field, self.table
 
 
 def _give_column_its_own_type(column: Column[Any], table: Table) -> None:

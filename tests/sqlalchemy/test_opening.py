@@ -7,7 +7,7 @@ import pytest
 from fieldvault import errors
 from fieldvault.envelope import to_text
 from fieldvault.sqlalchemy import Encrypted
-from fieldvault.sqlalchemy.cells import as_blob
+from fieldvault.sqlalchemy.opening import as_blob
 from tests.sqlalchemy.shop import CUSTOMERS, SECRET
 from tests.sqlalchemy.world import World
 

@@ -1,0 +1,81 @@
+"""Cells of encrypted columns on their way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy.engine import Dialect
+
+from fieldvault.batches import seal_many
+from fieldvault.envelope import to_text
+from fieldvault.errors import FieldVaultError, UnsupportedValue
+from fieldvault.sqlalchemy.binding import Owner
+from fieldvault.sqlalchemy.bound import BoundColumn
+from fieldvault.sqlalchemy.carrier import Carrier, Sealed
+
+__all__ = ["SealColumn", "bind_processor", "column_sealer"]
+
+SealColumn = Callable[[Sequence[Any], Sequence[Owner] | Owner], list[Sealed | None]]
+"""``(values, whose each is)`` to cells; ``None`` stays ``None``."""
+
+
+def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
+    """A function that seals values of one column, each under its owner's key.
+
+    It raises ``UnsupportedValue`` for a value that the column's type does not take; it names field and class,
+    never the value.
+    """
+    coercion = column.coercion(dialect)
+    into, as_is = coercion.into, coercion.as_is
+
+    def seal(values: Sequence[Any], owners: Sequence[Owner] | Owner) -> list[Sealed | None]:
+        vault = column.binding.vault
+        try:
+            if set(map(type, values)) != {as_is}:
+                values = [
+                    each if each is None or each.__class__ is as_is else into(each)
+                    for each in map(_carried, values)
+                ]
+            cells: list[Any] = seal_many(
+                vault.ring, column.suite_in(vault), column.padding, values, column.field, owners
+            )
+        except UnsupportedValue as error:
+            message = str(error)
+            refusal: FieldVaultError = UnsupportedValue(
+                message if message.startswith(column.field) else f"{column.field}: {message}"
+            )
+        except FieldVaultError as error:
+            refusal = error
+        else:
+            if column.textual:
+                cells = [None if cell is None else to_text(cell) for cell in cells]
+            if None in cells:
+                return [None if cell is None else Sealed((cell,)) for cell in cells]
+            return list(map(Sealed, zip(cells, strict=False)))
+        # A traceback that prints locals shows no plaintext: neither this frame nor those below have one.
+        values = ()
+        raise refusal.with_traceback(None)
+
+    return seal
+
+
+def bind_processor(column: BoundColumn, dialect: Dialect) -> Callable[[Any], Any]:
+    """Lets through what was sealed for its row; anything else is sealed under the ambient scope."""
+    seal = column_sealer(column, dialect)
+
+    def process(value: Any) -> Any:
+        if value.__class__ is Sealed:
+            return value[0]
+        if value is None:
+            return None
+        values = [value]
+        value = None
+        cell = seal(values, column.ambient_owner())[0]
+        return None if cell is None else cell[0]
+
+    return process
+
+
+def _carried(value: Any) -> Any:
+    return value.value if value.__class__ is Carrier else value
