@@ -64,21 +64,28 @@ def quiet(taken: Mapping[str, Sequence[float]]) -> dict[str, Sample]:
     return {name: Sample(tuple(times[each] for each in quietest)) for name, times in taken.items()}
 
 
-def interleaved(candidates: Mapping[str, Call], *, rounds: int, calls: int) -> dict[str, Sample]:
+def interleaved(
+    candidates: Mapping[str, Call], *, rounds: int, calls: int, worth: Mapping[str, int] | None = None
+) -> dict[str, Sample]:
     """Each candidate's time for a call, ``calls`` calls a round, in a new random order each round.
+
+    A call that is ``worth`` many, since it does so many things at once, is made so much less often, and its
+    time divided.
 
     Garbage collection is off meanwhile: none of the candidates makes cycles, the harness's own would disturb.
     """
     taken: dict[str, list[float]] = {name: [] for name in candidates}
-    for call in candidates.values():
-        _loop(call, calls)  # whatever is made on first use is made
+    loops = {name: max(calls // (worth or {}).get(name, 1), 1) for name in candidates}
+    things = {name: made * (worth or {}).get(name, 1) for name, made in loops.items()}
+    for name, call in candidates.items():
+        _loop(call, loops[name])  # whatever is made on first use is made
     order = list(candidates)
     shuffle = Random(20).shuffle  # noqa: S311 - an order, not a secret
     with collected():
         for _ in range(rounds):
             shuffle(order)
             for name in order:
-                taken[name].append(_loop(candidates[name], calls) / calls)
+                taken[name].append(_loop(candidates[name], loops[name]) / things[name])
     return quiet(taken)
 
 

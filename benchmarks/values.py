@@ -15,18 +15,20 @@ from benchmarks.peers import FIELD, PEERS, Missing, Peer
 from benchmarks.report import Row, ratio_row
 from benchmarks.world import world
 from fieldvault import Vault
-from fieldvault.sqlalchemy.carrier import Carrier
+from fieldvault.sqlalchemy.opening import page_opener
 
 __all__ = ["value_rows"]
 
 TEXT = "0123456789abcdef0123456789abcdef"
 
 SEAL, OPEN, SIZE = "Sealing a 32-byte value", "Opening a 32-byte value", "Overhead of a ciphertext"
-FLOOR, VAULT, COLUMN = "floor", "fieldvault", "fieldvault, in a column"
+FLOOR, VAULT, COLUMN = "floor", "fieldvault", "fieldvault, in a column of rows"
 SEAL_BUDGETS: Mapping[str, float] = {VAULT: 1.5, COLUMN: 1.4}
 OPEN_BUDGETS: Mapping[str, float] = {VAULT: 1.9, COLUMN: 1.6}
 OVERHEAD_BUDGET = 48
 RIVAL = "Asherah"
+PAGE = 100
+"""Values of a column that are sealed, or opened, together."""
 
 
 def value_rows(*, rounds: int, calls: int) -> Iterator[Row]:
@@ -58,7 +60,7 @@ def value_rows(*, rounds: int, calls: int) -> Iterator[Row]:
 def _timed(
     section: str, candidates: Mapping[str, Call], budgets: Mapping[str, float], *, rounds: int, calls: int
 ) -> Iterator[Row]:
-    samples = interleaved(candidates, rounds=rounds, calls=calls)
+    samples = interleaved(candidates, rounds=rounds, calls=calls, worth={COLUMN: PAGE})
     for name, sample in samples.items():
         yield ratio_row(section, name, sample, samples[FLOOR], unit="× floor", budget=budgets.get(name))
     if RIVAL in samples:
@@ -82,18 +84,23 @@ def _vault(vault: Vault) -> Peer:
 
 
 def _column(vault: Vault, stack: ExitStack) -> Peer:
-    # What SQLAlchemy calls for each value that it binds or fetches. Statements bring values in carriers, made
-    # for each row before (the bulk insert shows what that costs); readers have the ambient scope.
+    # As statements and result rows do it: a column at a time, then the processor for each value.
     column = fieldvault_model(vault).customer.__table__.c.email.type
     stack.enter_context(vault.scope(tenant=TENANT))
     dialect = sqlite.dialect()
-    bind, result = column.bind_processor(dialect), column.result_processor(dialect, None)
+    seal, bind = column.column_sealer(dialect), column.bind_processor(dialect)
+    open_page, result = page_opener(column.bound, dialect), column.result_processor(dialect, None)
+    owner = TENANT, None
 
     def sealing(text: str) -> Call:
-        carrier = Carrier(text, TENANT, None)
-        return lambda: bind(carrier)
+        texts = [text] * PAGE
+        return lambda: list(map(bind, seal(texts, owner)))[-1]
 
-    return Peer(sealing, lambda blob: lambda: result(blob))
+    def opening(blob: object) -> Call:
+        cells = [blob] * PAGE
+        return lambda: list(map(result, open_page(cells, None, None, None)))[-1]
+
+    return Peer(sealing, opening)
 
 
 def _prepared(

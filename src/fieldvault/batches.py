@@ -18,21 +18,17 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 
 from fieldvault.codecs import TEXT, decode, encode, pad
-from fieldvault.envelope import HEADER, PADDED
+from fieldvault.envelope import HEADER, PADDED, as_bytes, refuse
 from fieldvault.errors import DecryptionError, FieldVaultError, KeyShredded, TenantMismatch
 from fieldvault.keys.cache import ValueKey
 from fieldvault.keys.records import KeySlot
 from fieldvault.keys.ring import KeyRing
 from fieldvault.suites import Suite
-from fieldvault.values import as_bytes, associated_with, refuse
 
 __all__ = ["Owner", "open_many", "seal_many"]
 
 Owner = tuple[str, str | None]
 """Tenant and subject."""
-
-_NONE = b"\xff"
-"""The header of no ciphertext."""
 
 _header_of = itemgetter(HEADER)
 
@@ -87,7 +83,7 @@ def seal_many(
         if key is None or not next(key.uses, False):
             key = ring.for_sealing(KeySlot(*owner), suite, kind)
         contexts = key.contexts
-        associated = contexts[field] if field in contexts else associated_with(key, field)
+        associated = contexts[field] if field in contexts else key.context(field)
         nonce = random(key.nonce_size)
         protect = key.seal
         append(key.header + nonce + protect(nonce, body, associated))
@@ -122,7 +118,7 @@ def _seal_alike(
         bodies = [pad(body, padding) for body in bodies]
     if len(list(islice(key.uses, len(values)))) < len(values):
         return None
-    associated = key.contexts[field] if field in key.contexts else associated_with(key, field)
+    associated = key.contexts[field] if field in key.contexts else key.context(field)
     nonces = list(map(os.urandom, repeat(key.nonce_size, len(values))))
     sealed = map(key.seal, nonces, bodies, repeat(associated))
     return list(map(b"".join, zip(repeat(key.header), nonces, sealed, strict=False)))
@@ -142,10 +138,10 @@ def open_many(
 ) -> list[Any]:
     """The values of ciphertexts, ``None`` for ``None``; keys that are missing are fetched together.
 
-    ``tenant`` and ``subject`` are as in ``values.opener``. ``tenants`` and ``subjects`` have what the row of
-    each ciphertext says. ``erased`` answers for a value whose key was shredded; without it the error is
-    raised. ``prefetch`` fetches more than the keys of these ciphertexts when one is missing, if the caller
-    has more to open.
+    ``tenant`` and ``subject`` are what the caller knows, ``None`` where it knows nothing; ``tenants`` and
+    ``subjects`` what the row of each ciphertext says. ``erased`` answers for a value whose key was shredded;
+    without it the error is raised. ``prefetch`` fetches more than the keys of these ciphertexts when one is
+    missing, if the caller has more to open.
 
     Values are handed out only if the lease still ran when the last of them was opened: a process that was
     stopped in between asks again.
@@ -214,7 +210,7 @@ def _open_alike(
 
 def _open_under(key: ValueKey, blobs: Sequence[bytes], field: str) -> list[Any] | None:
     """The values of ciphertexts that all have this key's header; ``None`` if one has not, or is refused."""
-    associated = key.contexts[field] if field in key.contexts else associated_with(key, field)
+    associated = key.contexts[field] if field in key.contexts else key.context(field)
     nonces, sealed = map(itemgetter(key.nonce), blobs), map(itemgetter(key.sealed), blobs)
     finish = bytes.decode if key.is_text else partial(decode, key.kind)
     try:
@@ -243,7 +239,7 @@ def _open_run(
     key: Any = None
     opened: list[Any] = []
     append = opened.append
-    last = _NONE
+    last = b""
     nobody: repeat[None] = repeat(None)
     for blob, row_tenant, row_subject in zip(
         blobs, nobody if tenants is None else tenants, nobody if subjects is None else subjects, strict=False
@@ -253,7 +249,7 @@ def _open_run(
             continue
         if blob.__class__ is not bytes:
             blob = as_bytes(blob)  # noqa: PLW2901 - the same ciphertext
-        if not blob.startswith(last):
+        if key is None or not blob.startswith(last):
             key = cached(blob[HEADER])
             if key is None or now >= key.fresh_until:
                 if not fetched and prefetch is None:
@@ -280,7 +276,7 @@ def _open_run(
                 key.sealed,
                 key.open,
             )
-            associated = contexts[field] if field in contexts else associated_with(key, field)
+            associated = contexts[field] if field in contexts else key.context(field)
         if row_tenant is not None and row_tenant != key.tenant:
             raise TenantMismatch("a value in a row belongs to another tenant than the row")
         if row_subject is not None and row_subject != key.subject:

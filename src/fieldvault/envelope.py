@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
+from typing import NoReturn
 
-from fieldvault.errors import MalformedCiphertext
+from fieldvault.errors import DecryptionError, MalformedCiphertext
 
 __all__ = [
     "HEADER",
@@ -92,6 +93,28 @@ class Envelope:
     def serialize(self) -> bytes:
         """The bytes that ``parse`` took apart."""
         return header(self.suite, self.kind, self.key_id) + self.nonce + self.sealed
+
+
+def as_bytes(blob: object) -> bytes:
+    """A ciphertext that came as ``bytes``, ``bytearray`` or ``memoryview``, as ``bytes``.
+
+    Raises:
+        MalformedCiphertext: it is of another class.
+    """
+    if isinstance(blob, bytearray | memoryview | bytes):
+        return bytes(blob)
+    raise MalformedCiphertext(f"a ciphertext is bytes, not {type(blob).__name__}")
+
+
+def refuse(blob: bytes) -> NoReturn:
+    """Say why a ciphertext did not open.
+
+    Raises:
+        MalformedCiphertext: it is none.
+        DecryptionError: it is not authentic.
+    """
+    Envelope.parse(blob)
+    raise DecryptionError
 
 
 def to_text(blob: bytes) -> str:

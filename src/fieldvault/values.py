@@ -1,63 +1,87 @@
-"""Sealing and opening single values.
+"""``Values``: sealing and opening, under the scope of the work.
 
-The hot path, written out flat because every step of it is paid for each value. A key's function is taken into
-a variable before it is called: in a method call the interpreter would first look for it in the class.
+``encrypt`` and ``decrypt`` are the hot path, written out flat: every step of it is paid for each value. What
+is called is taken into a variable first: in a method call the interpreter would look for it in the class.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any, overload
 
 from cryptography.exceptions import InvalidTag
 
-from fieldvault.codecs import TEXT, decode, encode, pad
+from fieldvault.batches import open_many, seal_many
+from fieldvault.codecs import TEXT, decode, encode
 from fieldvault.context import check_name
-from fieldvault.envelope import HEADER, PADDED, Envelope
-from fieldvault.errors import DecryptionError, MalformedCiphertext, TenantMismatch
-from fieldvault.keys.cache import ValueKey
+from fieldvault.envelope import HEADER, HEADER_SIZE, as_bytes, refuse
+from fieldvault.errors import DecryptionError, ScopeRequired, TenantMismatch
 from fieldvault.keys.records import KeySlot
 from fieldvault.keys.ring import KeyRing
+from fieldvault.keys.waiting import TaskFlight
+from fieldvault.scope import Scope, ScopeGuard
 from fieldvault.suites import Suite
 
-__all__ = ["OpenValue", "SealValue", "as_bytes", "associated_with", "opener", "refuse", "sealer"]
-
-SealValue = Callable[[Any, str, str, str | None], bytes]
-"""``(value, field, tenant, subject)`` to the ciphertext.
-
-Raises ``UnsupportedValue`` for what cannot be encoded, ``ConfigurationError`` for a field, tenant or subject
-that cannot be a name, ``KeyShredded``, ``KeySuspended``, ``KMSError`` or ``KeyStoreError`` where there is no
-key to seal with.
-"""
-
-OpenValue = Callable[[bytes, str, str | None, str | None], Any]
-"""``(ciphertext, field, tenant, subject)`` to the value, of the class that it had; without a subject, any
-subject of the tenant is accepted, without a tenant any tenant: for callers that know whose the value is.
-
-Raises ``MalformedCiphertext``, ``TenantMismatch`` for another tenant's key, ``DecryptionError`` for what was
-changed or sealed for another field or subject, ``KeyNotFound``, ``KeyShredded``, ``KeySuspended``,
-``KMSError`` or ``KeyStoreError`` where its key cannot be had.
-"""
+__all__ = ["Values"]
 
 
-def sealer(ring: KeyRing, suite: Suite, padding: int | None = None) -> SealValue:
-    """A function that seals values with a suite, padded to a multiple of ``padding`` bytes if asked.
+class Values:
+    """Seals and opens values under the keys of a ring.
 
-    It looks at the ring's cache without a lock; only what is missing, stale or used up goes through the ring.
+    ``suite`` seals; whatever the suite, every ciphertext of every suite can be opened. Keys are looked up in
+    the ring's cache without a lock; only what is missing, stale or used up goes through the ring.
     """
-    sealing = ring.cache.sealing
-    clock = ring.clock
-    random = os.urandom
-    number = suite.number
-    padded = 0 if padding is None else PADDED
-    text = TEXT | padded
-    text_keys = sealing[number, text]
 
-    def seal(value: Any, field: str, tenant: str, subject: str | None) -> bytes:
-        kind, keys = text, text_keys
+    def __init__(self, ring: KeyRing, suite: Suite, default_tenant: str | None) -> None:
+        self.ring = ring
+        self.suite = suite
+        if default_tenant is not None:
+            check_name("tenant", default_tenant)
+        self.default_tenant = default_tenant
+        # One variable a vault: the scope of one vault is none of another's business.
+        self.ambient: ContextVar[Scope] = ContextVar("fieldvault scope", default=Scope())  # noqa: B039 - frozen
+        self._clock = ring.clock
+        self._random = os.urandom
+        self._opening = ring.cache.opening.get
+        self._sealing = ring.cache.sealing
+        self._sealing_text = ring.cache.sealing[suite.number, TEXT]
+        self._flights = TaskFlight()
+
+    @overload
+    def encrypt(
+        self, value: None, *, field: str, tenant: str | None = None, subject: str | None = None
+    ) -> None: ...
+    @overload
+    def encrypt(
+        self, value: object, *, field: str, tenant: str | None = None, subject: str | None = None
+    ) -> bytes: ...
+    def encrypt(
+        self, value: object, *, field: str, tenant: str | None = None, subject: str | None = None
+    ) -> bytes | None:
+        """The ciphertext of a value (docs/format.md), 47 bytes longer than its encoding by default.
+
+        ``field`` is the stable name of what is encrypted, such as ``customers.email``; the ciphertext opens
+        under this name only. Tenant and subject come from the scope where ``tenant`` is not given. ``None``
+        stays ``None``; any other value keeps its class (docs/concepts.md lists them).
+
+        Raises:
+            ScopeRequired: no tenant is known.
+            UnsupportedValue: the value has no encoding; the message names its class.
+            KeyShredded, KeySuspended: the scope has no key to seal with.
+            KMSError, KeyStoreError: a backend failed while the key was not cached.
+
+        It does not hide a value's length, nor whether there is a value.
+        """
+        if value is None:
+            return None
+        if tenant is None:
+            tenant, subject = self._scoped(subject)
+        kind, keys = TEXT, self._sealing_text
         body: bytes | None = None
-        if value.__class__ is str:
+        if type(value) is str:
             try:  # noqa: SIM105 - suppress() costs more than the encoding
                 body = value.encode()
             except UnicodeEncodeError:
@@ -66,41 +90,70 @@ def sealer(ring: KeyRing, suite: Suite, padding: int | None = None) -> SealValue
                 pass
         if body is None:
             kind, body = encode(value)
-            kind |= padded
-            keys = sealing[number, kind]
-        if padding is not None:
-            body = pad(body, padding)
-        key = keys.get(tenant if subject is None else (tenant, subject))
+            keys = self._sealing[self.suite.number, kind]
+        try:
+            key = keys.get(tenant if subject is None else (tenant, subject))
+        except TypeError:
+            # No name: the ring says so.
+            key = None
+        clock = self._clock
         if key is None or clock() >= key.fresh_until or not next(key.uses, False):
-            key = ring.for_sealing(KeySlot(tenant, subject), suite, kind)
+            key = self.ring.for_sealing(KeySlot(tenant, subject), self.suite, kind)
+        try:
+            associated = key.contexts[field]
+        except (KeyError, TypeError):
+            associated = key.context(field)
+        random, protect = self._random, key.seal
         nonce = random(key.nonce_size)
-        protect = key.seal
-        contexts = key.contexts
-        associated = contexts[field] if field in contexts else associated_with(key, field)
         return key.header + nonce + protect(nonce, body, associated)
 
-    return seal
+    @overload
+    def decrypt(
+        self, blob: None, *, field: str, tenant: str | None = None, subject: str | None = None
+    ) -> None: ...
+    @overload
+    def decrypt(
+        self, blob: bytes, *, field: str, tenant: str | None = None, subject: str | None = None
+    ) -> Any: ...
+    def decrypt(  # noqa: C901 - flat
+        self, blob: bytes | None, *, field: str, tenant: str | None = None, subject: str | None = None
+    ) -> Any:
+        """The value that ``encrypt`` sealed, of the class that it had.
 
+        ``subject`` need not be known to read: the key knows whose it is. Where the argument names one, or,
+        without ``tenant``, the scope does, it has to match.
 
-def opener(ring: KeyRing) -> OpenValue:
-    """A function that opens values of every suite; it looks at the ring's cache without a lock."""
-    cached = ring.cache.opening.get
-    clock = ring.clock
-
-    def open_(blob: bytes, field: str, tenant: str | None, subject: str | None) -> Any:
-        if blob.__class__ is not bytes:
-            blob = as_bytes(blob)
-        key = cached(blob[HEADER])
+        Raises:
+            ScopeRequired: no tenant is known.
+            MalformedCiphertext: not a ciphertext.
+            TenantMismatch: it belongs to another tenant.
+            DecryptionError: it was changed, or sealed for another field or subject.
+            KeyShredded, KeySuspended, KeyNotFound: its key is gone, suspended or unknown.
+            KMSError, KeyStoreError: a backend failed while the key was not cached.
+        """
+        if blob is None:
+            return None
+        if tenant is None:
+            tenant, subject = self._scoped(subject)
+        cached, clock = self._opening, self._clock
+        try:
+            key = cached(blob[HEADER])
+        except (TypeError, ValueError):
+            # Of a class that cannot be looked up, or that is no ciphertext at all.
+            key = None
         if key is None or clock() >= key.fresh_until:
-            key = ring.for_opening(blob)
-        if key.tenant != tenant and tenant is not None:
+            blob = as_bytes(blob)
+            key = self.ring.for_opening(blob)
+        if key.tenant != tenant:
             raise TenantMismatch(f"the value belongs to another tenant than {tenant!r}")
         if subject is not None and key.subject != subject:
             raise DecryptionError
+        try:
+            associated = key.contexts[field]
+        except (KeyError, TypeError):
+            associated = key.context(field)
         unprotect = key.open
-        contexts = key.contexts
-        associated = contexts[field] if field in contexts else associated_with(key, field)
-        payload: bytes | None = None
+        payload = None
         try:
             payload = unprotect(blob[key.nonce], blob[key.sealed], associated)
             if key.is_text:
@@ -109,29 +162,96 @@ def opener(ring: KeyRing) -> OpenValue:
             # What is authentic and no UTF-8 is refused by the general decoder, outside of this handler.
             pass
         if payload is None:
-            refuse(blob)
+            refuse(as_bytes(blob))
         return decode(key.kind, payload)
 
-    return open_
+    def encrypt_many(
+        self, values: Iterable[object], *, field: str, tenant: str | None = None, subject: str | None = None
+    ) -> list[bytes | None]:
+        """``encrypt`` for each value of one field, in order."""
+        if tenant is None:
+            tenant, subject = self._scoped(subject)
+        return seal_many(self.ring, self.suite, None, list(values), field, (tenant, subject))
 
+    def decrypt_many(
+        self,
+        blobs: Iterable[bytes | None],
+        *,
+        field: str,
+        tenant: str | None = None,
+        subject: str | None = None,
+    ) -> list[Any]:
+        """``decrypt`` for each ciphertext of one field, in order.
 
-def associated_with(key: ValueKey, field: str) -> bytes:
-    """The associated data of a field that a key meets for the first time; the field's name is checked."""
-    return key.context(check_name("field", field))
+        Keys that are missing are fetched together, in one batch.
+        """
+        if tenant is None:
+            tenant, subject = self._scoped(subject)
+        return open_many(self.ring, list(blobs), field, tenant, subject)
 
+    async def aencrypt(
+        self, value: object, *, field: str, tenant: str | None = None, subject: str | None = None
+    ) -> bytes | None:
+        """``encrypt`` for coroutines.
 
-def as_bytes(blob: object) -> bytes:
-    """A ciphertext that came as ``bytes``, ``bytearray`` or ``memoryview``, as ``bytes``.
+        Whatever waits for the KMS or the key store waits in a thread, not in the event loop.
+        """
+        if value is None:
+            return None
+        if tenant is None:
+            tenant, subject = self._scoped(subject)
+        slot = KeySlot(tenant, subject)
+        if self.ring.sealing_may_wait(slot):
+            await self._flights.run(slot, lambda: self.ring.for_sealing(slot, self.suite, TEXT))
+            if self.ring.sealing_may_wait(slot):
+                return await asyncio.to_thread(
+                    self.encrypt, value, field=field, tenant=tenant, subject=subject
+                )
+        return self.encrypt(value, field=field, tenant=tenant, subject=subject)
 
-    Raises:
-        MalformedCiphertext: it is of another class.
-    """
-    if isinstance(blob, bytearray | memoryview | bytes):
-        return bytes(blob)
-    raise MalformedCiphertext(f"a ciphertext is bytes, not {type(blob).__name__}")
+    async def adecrypt(
+        self, blob: bytes | None, *, field: str, tenant: str | None = None, subject: str | None = None
+    ) -> Any:
+        """``decrypt`` for coroutines.
 
+        Whatever waits for the KMS or the key store waits in a thread, not in the event loop.
+        """
+        if blob is None:
+            return None
+        if tenant is None:
+            tenant, subject = self._scoped(subject)
+        blob = as_bytes(blob)
+        if self.ring.opening_may_wait(blob):
+            await self._flights.run(blob[:HEADER_SIZE], lambda: self.ring.for_opening(blob))
+            if self.ring.opening_may_wait(blob):
+                return await asyncio.to_thread(
+                    self.decrypt, blob, field=field, tenant=tenant, subject=subject
+                )
+        return self.decrypt(blob, field=field, tenant=tenant, subject=subject)
 
-def refuse(blob: bytes) -> NoReturn:
-    """Say why a ciphertext did not open: too short to be one, or not authentic."""
-    Envelope.parse(blob)
-    raise DecryptionError
+    def scope(
+        self,
+        tenant: str | None = None,
+        subject: str | None = None,
+        actor: str | None = None,
+        purpose: str | None = None,
+    ) -> ScopeGuard:
+        """The scope of the work in a ``with`` or ``async with`` block.
+
+        What is not given stays as in the scope around it. It belongs to the current task or thread
+        (``contextvars``). A new thread begins without one.
+
+        Raises:
+            ConfigurationError: a name that cannot be (docs/format.md, 1).
+        """
+        return ScopeGuard(self.ambient, self.ambient.get().narrowed(tenant, subject, actor, purpose))
+
+    def _scoped(self, subject: str | None) -> tuple[str, str | None]:
+        scope = self.ambient.get()
+        tenant = scope.tenant if scope.tenant is not None else self.default_tenant
+        if tenant is None:
+            raise ScopeRequired(
+                "no tenant is known for this value: pass tenant=…, work inside vault.scope(tenant=…), "
+                "or give the vault a default_tenant"
+            )
+        return tenant, scope.subject if subject is None else subject

@@ -27,11 +27,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase
 
 from fieldvault import errors
+from fieldvault.batches import seal_many
 from fieldvault.envelope import TEXT_PREFIX, Envelope, from_text
 from fieldvault.sqlalchemy import RAISE, Encrypted, protect
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.suites import suite_named
-from fieldvault.values import sealer
 from tests.sqlalchemy.shop import CUSTOMERS, MEMOS, SECRET
 from tests.sqlalchemy.world import World
 
@@ -238,7 +238,9 @@ def test_ciphertexts_of_every_suite_and_padding_open_whatever_the_column_says_no
     table = bound(world, Encrypted(String))
     with world.vault.scope(tenant="acme"):
         for suite in SUITES:
-            blob = sealer(world.vault.ring, suite_named(suite), padding=16)("x", "things.value", "acme", None)
+            blob = seal_many(world.vault.ring, suite_named(suite), 16, ["x"], "things.value", ("acme", None))[
+                0
+            ]
             world.raw_execute("INSERT INTO things (value) VALUES (?)", (blob,))
         assert world.read(select(table.c.value)) == [("x",)] * len(SUITES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from itertools import repeat
 from math import inf
 
 from fieldvault.codecs import TEXT
-from fieldvault.context import associated_data
+from fieldvault.context import associated_data, check_name
 from fieldvault.envelope import NONCES, SEALED, header
 from fieldvault.keys.records import Change, KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.secret import Secret
@@ -60,7 +61,8 @@ class ValueKey:
         self.key = key
         self.kind = kind
         self.is_text = kind == TEXT
-        self.tenant = key.record.tenant
+        # The one copy that an application's own text mostly is, so that comparing them costs nothing.
+        self.tenant = sys.intern(key.record.tenant)
         self.subject = key.record.subject
         self.header = header(suite.number, kind, key.record.key_id)
         self.nonce_size = suite.nonce_size
@@ -71,7 +73,12 @@ class ValueKey:
         self.uses = key.uses
 
     def context(self, field: str) -> bytes:
-        """The associated data of a field without row binding, made once."""
+        """The associated data of a field without row binding, made once.
+
+        Raises:
+            ConfigurationError: that is no name of a field.
+        """
+        check_name("field", field)
         made = associated_data(self.header, tenant=self.tenant, field=field, subject=self.subject)
         self.contexts[field] = made
         return made

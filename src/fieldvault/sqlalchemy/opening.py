@@ -16,8 +16,6 @@ from fieldvault.erased import RAISE
 from fieldvault.errors import KeyShredded, MalformedCiphertext
 from fieldvault.sqlalchemy.binding import RowScope
 from fieldvault.sqlalchemy.bound import BoundColumn
-from fieldvault.values import OpenValue, opener
-from fieldvault.vault import Vault
 
 __all__ = ["OpenPage", "Prefetch", "Said", "as_blob", "page_opener", "result_processor"]
 
@@ -27,7 +25,7 @@ Prefetch = Callable[[], None]
 Said = Sequence[str] | None
 """What the rows of a page say of their tenant, or of their subject; ``None`` where they say nothing."""
 
-OpenPage = Callable[[Sequence[Any], Said, Said, Prefetch], list[Any]]
+OpenPage = Callable[[Sequence[Any], Said, Said, Prefetch | None], list[Any]]
 """``(cells, tenants, subjects, prefetch)`` to the values, each in a tuple of one."""
 
 
@@ -38,7 +36,9 @@ def page_opener(column: BoundColumn, dialect: Dialect) -> OpenPage:
     """
     out = column.coercion(dialect).out
 
-    def open_page(cells: Sequence[Any], tenants: Said, subjects: Said, prefetch: Prefetch) -> list[Any]:
+    def open_page(
+        cells: Sequence[Any], tenants: Said, subjects: Said, prefetch: Prefetch | None
+    ) -> list[Any]:
         tenant, subject = _reading_scope(column, column.binding.scopes.get(column.table))
         opened = open_many(
             column.binding.vault.ring,
@@ -60,28 +60,13 @@ def page_opener(column: BoundColumn, dialect: Dialect) -> OpenPage:
 
 def result_processor(column: BoundColumn, dialect: Dialect) -> Callable[[Any], Any]:
     """Opens one value, or unpacks what ``page_opener`` has opened with its row at hand."""
-    out = column.coercion(dialect).out
-    vault: Vault | None = None
-    open_: OpenValue
-    scope: RowScope | None
+    open_page = page_opener(column, dialect)
 
-    def process(blob: Any) -> Any:
-        nonlocal vault, open_, scope
-        if blob.__class__ is tuple:
+    def process(cell: Any) -> Any:
+        if cell.__class__ is tuple:
             # No driver gives a tuple for a cell of bytes or text: a page has been opened already.
-            return blob[0]
-        if blob is None:
-            return None
-        current = column.binding.vault
-        if current is not vault:
-            open_, scope = opener(current.ring), column.binding.scopes.get(column.table)
-            vault = current
-        tenant, subject = _reading_scope(column, scope)
-        try:
-            value = open_(as_blob(blob, column.textual), column.field, tenant, subject)
-        except KeyShredded as shredded:
-            return _finished(_stand_in(column, shredded), None)
-        return value if out is None else out(value)
+            return cell[0]
+        return None if cell is None else open_page([cell], None, None, None)[0][0]
 
     return process
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from types import NoneType
 from typing import Any
 
@@ -45,8 +46,8 @@ class Rows:
         # The last row's tenant and subject as they stood there, and as names.
         self._last: tuple[Any, Any, Owner] = (None, None, _NOBODY)
 
-    def sealed(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """What is to be put into each of the rows: cells, and defaults that have to be known for them.
+    def seal(self, rows: Sequence[Row], into: Sequence[dict[str, Any]]) -> None:
+        """Put each row's cells, and defaults that have to be known for them, into its dictionary.
 
         The keys that are not at hand are fetched, or made, in one batch.
 
@@ -55,16 +56,17 @@ class Rows:
                 one.
             UnsupportedValue, KeyShredded, KeySuspended, KMSError, KeyStoreError: as for one value.
         """
-        puts: list[dict[str, Any]] = [{} for _ in rows]
         if self._defaulted:
-            rows = [self._with_defaults(row, put) for row, put in zip(rows, puts, strict=True)]
-        columns = [[row.get(key) for row in rows] for key in self._keys]
+            rows = [self._with_defaults(row, put) for row, put in zip(rows, into, strict=True)]
+        columns = [_values(rows, key) for key in self._keys]
         owners = self._owners(rows, columns)
         if not isinstance(owners, tuple):
             self._prefetch(owners)
         for column, key, values in zip(self._columns, self._keys, columns, strict=True):
-            self._seal_column(column, key, values, owners, puts)
-        return puts
+            cells = column.type.column_sealer(self._dialect)(values, owners)  # type: ignore[attr-defined]
+            for put, value, cell in zip(into, values, cells, strict=True):
+                if value is not None:
+                    put[key] = cell
 
     def owner_named_in(self, row: Row) -> Owner | None:
         """The owner, if the row names tenant or subject; what it leaves out is the ambient scope's."""
@@ -134,15 +136,9 @@ class Rows:
         if len(cold) > 1:
             ring.prefetch(slots=cold)
 
-    def _seal_column(
-        self,
-        column: Column[Any],
-        key: str,
-        values: Sequence[Any],
-        owners: Sequence[Owner] | Owner,
-        puts: Sequence[dict[str, Any]],
-    ) -> None:
-        cells = column.type.column_sealer(self._dialect)(values, owners)  # type: ignore[attr-defined]
-        for put, value, cell in zip(puts, values, cells, strict=True):
-            if value is not None:
-                put[key] = cell
+
+def _values(rows: Sequence[Row], key: str) -> list[Any]:
+    try:
+        return list(map(itemgetter(key), rows))
+    except KeyError:
+        return [row.get(key) for row in rows]

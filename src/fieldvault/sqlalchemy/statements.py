@@ -98,12 +98,16 @@ def _seal_insert(dialect: Dialect, statement: Insert, rows: Sequence[Row], row: 
         return _seal_values_lists(statement, sealing), rows, row
     embedded = Embedded(statement, table)
     if not rows and not row:
-        return embedded.replaced(sealing.sealed([embedded.values_with({})])[0]), rows, row
+        put: dict[str, Any] = {}
+        sealing.seal([embedded.values_with({})], [put])
+        return embedded.replaced(put), rows, row
     given = rows or [row]
     if embedded.is_empty:
-        sealed = [{**each, **put} for each, put in zip(given, sealing.sealed(given), strict=True)]
+        sealed = [dict(each) for each in given]
+        sealing.seal(given, sealed)
     else:
-        puts = sealing.sealed([embedded.values_with(each) for each in given])
+        puts: list[dict[str, Any]] = [{} for _ in given]
+        sealing.seal([embedded.values_with(each) for each in given], puts)
         sealed = [{**each, **embedded.places(put)} for each, put in zip(given, puts, strict=True)]
         statement = embedded.without_encrypted()
     return (statement, sealed, row) if rows else (statement, rows, sealed[0])
@@ -128,7 +132,8 @@ def _seal_values_list(rows: Sequence[Any], sealing: Rows) -> list[dict[Any, Any]
         for row in rows
     ]
     embedded = [Embedded.of_row(row, sealing.table) for row in given]
-    puts = sealing.sealed([each.values_with({}) for each in embedded])
+    puts: list[dict[str, Any]] = [{} for _ in rows]
+    sealing.seal([each.values_with({}) for each in embedded], puts)
     return [{**row, **each.by_name(put)} for row, each, put in zip(given, embedded, puts, strict=True)]
 
 
