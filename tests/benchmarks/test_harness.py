@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_what_is_counted_is_within_its_budget(rows: list[dict[str, Any]]) -> Non
 def test_candidates_take_turns_and_are_all_called_alike() -> None:
     """Each is warmed up once, then timed for so many rounds of so many calls, and none of them in a block."""
     called: list[str] = []
-    samples = interleaved({name: lambda name=name: called.append(name) for name in "ab"}, rounds=20, calls=3)  # type: ignore[misc]
+    samples = interleaved({name: partial(called.append, name) for name in "ab"}, rounds=20, calls=3)
     assert {name: len(sample.rounds) for name, sample in samples.items()} == {"a": 5, "b": 5}
     assert called.count("a") == called.count("b") == 21 * 3
     halves = called[6:66], called[66:]

@@ -1,6 +1,7 @@
 """The ring: herds, and what holds up nobody."""
 
 import time
+from functools import partial
 
 import pytest
 
@@ -115,8 +116,8 @@ def test_a_blocked_kms_holds_up_nobody_whose_keys_are_there(rig: Rig) -> None:
         blocked.append(Running(lambda: party.open(old)))
         for _ in range(3):
             for subject, blob in warm.items():
-                assert Running(lambda b=blob: party.open(b)).result(5) == "warm"  # type: ignore[misc]
-                assert Running(lambda s=subject: party.seal("y", subject=s)).result(5)  # type: ignore[misc]
+                assert Running(partial(party.open, blob)).result(5) == "warm"
+                assert Running(partial(party.seal, "y", subject=subject)).result(5)
             # Past the lease as well: the generation is read beside the blocked calls.
             rig.clock.advance(30)
         assert not any(call.is_done for call in blocked)

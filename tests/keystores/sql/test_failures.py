@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_tables_that_are_gone_are_no_answer(engine: Engine) -> None:
     key = first_key(store, acme())
     _run(engine, *(f"DROP TABLE fieldvault_{name}" for name in TABLES))
     for call in CALLS.values():
-        _refused(lambda call=call: call(store, key), key.wrapped)  # type: ignore[misc]
+        _refused(partial(call, store, key), key.wrapped)
 
 
 def test_a_database_for_reading_only_reads(sqlite_url: str) -> None:
@@ -89,7 +90,7 @@ def test_a_database_for_reading_only_reads(sqlite_url: str) -> None:
     reader = SQLKeyStore(f"sqlite:///file:{path}?mode=ro&uri=true")
     assert reader.keys("acme", None) == [key]
     for name in WRITES:
-        error = _refused(lambda name=name: CALLS[name](reader, key), key.wrapped)  # type: ignore[misc]
+        error = _refused(partial(CALLS[name], reader, key), key.wrapped)
         assert "readonly database" in str(error)
     reader.close()
 
@@ -127,7 +128,7 @@ def test_a_connection_lost_in_the_middle_is_no_duplicate(kind: str, request: pyt
             _run(admin, end % connection.scalar(own))
 
     for attempt in (record(acme("ann")), record(acme("bob"))):
-        _refused(lambda attempt=attempt: add(store, attempt), attempt.wrapped)  # type: ignore[misc]
+        _refused(partial(add, store, attempt), attempt.wrapped)
     event.remove(engine, "before_cursor_execute", _cut)
     assert list(store.all_keys("acme")) == [key]
     first_key(store, acme("ann"))
