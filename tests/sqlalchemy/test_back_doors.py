@@ -36,7 +36,7 @@ from fieldvault.errors import ConfigurationError, FieldVaultError, TenantMismatc
 from fieldvault.keystores import MemoryKeyStore
 from fieldvault.kms import LocalKMS
 from fieldvault.sqlalchemy import Encrypted, protect
-from fieldvault.sqlalchemy.statements import refuse_nested
+from fieldvault.sqlalchemy.statements import refuse_unsupported
 
 SECRET = "PLAINTEXT-OF-A-CUSTOMER"
 
@@ -130,8 +130,8 @@ def test_a_statement_within_a_statement_is_not_sent(engine: Engine, inner: objec
     context = Context()
     context.compiled = compiled  # type: ignore[attr-defined]
     with pytest.raises(UnsupportedQuery, match="of its own"):
-        refuse_nested(None, None, "", (), context, False)  # type: ignore[arg-type]
-    assert event.contains(Engine, "before_cursor_execute", refuse_nested)
+        refuse_unsupported(None, None, "", (), context, False)  # type: ignore[arg-type]
+    assert event.contains(Engine, "before_cursor_execute", refuse_unsupported)
 
 
 def test_a_subject_is_named_as_its_row_will_have_it(engine: Engine, vault: Vault) -> None:

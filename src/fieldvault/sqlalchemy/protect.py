@@ -12,7 +12,7 @@ from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy import flush
 from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_columns
 from fieldvault.sqlalchemy.results import check_rows
-from fieldvault.sqlalchemy.statements import refuse_nested, seal_rows
+from fieldvault.sqlalchemy.statements import refuse_unsupported, seal_rows
 from fieldvault.sqlalchemy.types import Encrypted
 from fieldvault.vault import Vault
 
@@ -49,7 +49,7 @@ def protect(base: type[DeclarativeBase], vault: Vault) -> None:
         event.listen(base, "after_update", flush.put_back, propagate=True, insert=True)
     if not event.contains(Engine, "before_execute", seal_rows):
         event.listen(Engine, "before_execute", seal_rows, retval=True)
-        event.listen(Engine, "before_cursor_execute", refuse_nested)
+        event.listen(Engine, "before_cursor_execute", refuse_unsupported)
         event.listen(Engine, "after_cursor_execute", check_rows)
         event.listen(Session, "after_transaction_end", flush.put_all_back)
     binding.current = vault

@@ -18,10 +18,11 @@ from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.binding import encrypted_columns
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.embedded import Embedded, check_upsert
+from fieldvault.sqlalchemy.queries import refuse_questions
 from fieldvault.sqlalchemy.rows import Rows
 from fieldvault.sqlalchemy.types import Encrypted
 
-__all__ = ["refuse_nested", "seal_rows"]
+__all__ = ["refuse_unsupported", "seal_rows"]
 
 Row = Mapping[str, Any]
 Executed = tuple[Any, Sequence[Row], Row]
@@ -46,7 +47,7 @@ def seal_rows(
     return statement, rows, row
 
 
-def refuse_nested(
+def refuse_unsupported(
     connection: Connection,
     cursor: Any,
     statement: str,
@@ -54,11 +55,13 @@ def refuse_nested(
     context: ExecutionContext | None,
     executemany: bool,
 ) -> None:
-    """Listener of ``before_cursor_execute``: an INSERT or UPDATE within another statement is not sent.
+    """Listener of ``before_cursor_execute``: what cannot mean what it says is not sent.
 
     Raises:
-        UnsupportedQuery: it writes a table with encrypted columns, past everything that seals rows.
+        UnsupportedQuery: the statement asks about ciphertexts, or an INSERT or UPDATE within it writes a
+            table with encrypted columns, past everything that seals rows.
     """
+    refuse_questions(context)
     for cte in getattr(getattr(context, "compiled", None), "ctes", None) or ():
         inner = getattr(cte, "element", None)
         if (
