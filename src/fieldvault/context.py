@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from fieldvault.errors import ConfigurationError, UnsupportedValue
 
-__all__ = ["MAX_NAME_SIZE", "associated_data", "check_name", "encode_context", "encode_row"]
+__all__ = ["MAX_NAME_SIZE", "associated_data", "check_name", "check_names", "encode_context", "encode_row"]
 
 MAX_NAME_SIZE = 255
 
@@ -37,6 +37,14 @@ def check_name(kind: str, name: object) -> str:
     if len(name.encode()) > MAX_NAME_SIZE:
         raise ConfigurationError(f"a {kind} has at most {MAX_NAME_SIZE} bytes of UTF-8")
     return name
+
+
+def check_names(field: object, tenant: object, subject: object) -> None:
+    """``check_name`` for all that a value is bound to; a subject may be ``None``."""
+    check_name("field", field)
+    check_name("tenant", tenant)
+    if subject is not None:
+        check_name("subject", subject)
 
 
 def associated_data(

@@ -13,6 +13,7 @@ import click
 
 from fieldvault.cli.commands.completion import completion
 from fieldvault.cli.commands.doctor import doctor
+from fieldvault.cli.commands.index import index
 from fieldvault.cli.commands.init import init
 from fieldvault.cli.commands.keys import keys
 from fieldvault.cli.commands.rotate import rotate
@@ -93,7 +94,7 @@ def fieldvault(ctx: click.Context, config: Path, as_json: bool) -> None:
     ctx.obj = Terminal(config, as_json)
 
 
-for _command in (init, status, doctor, tenants, keys, rotate, shred, completion):
+for _command in (init, status, doctor, tenants, keys, rotate, shred, index, completion):
     fieldvault.add_command(_command)
 
 

@@ -9,8 +9,9 @@ from fieldvault.envelope import HEADER_SIZE, KEY_ID_START, Envelope
 from fieldvault.errors import DecryptionError, KeyStoreError
 from fieldvault.forks import in_forked_children
 from fieldvault.keys.budget import Budget
-from fieldvault.keys.cache import CachedKey, KeyCache, ValueKey
+from fieldvault.keys.cache import CachedKey, ValueKey
 from fieldvault.keys.clock import Clock
+from fieldvault.keys.indexing import IndexCache, IndexKeyLoader, IndexKeys
 from fieldvault.keys.lease import Lease
 from fieldvault.keys.loading import ROUNDS, KeyLoader
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
@@ -36,12 +37,13 @@ class KeyRing:
     ) -> None:
         self.store = store
         self.clock = clock
-        self.cache = KeyCache(policy.max_keys)
+        self.cache = IndexCache(policy.max_keys)
         self.lease = Lease(store, self.cache, seconds=policy.lease, grace=policy.grace, clock=clock)
         self.loader = KeyLoader(
             RetryingKMS(kms), store, self.cache, self.lease, policy=policy, rotation=rotation, clock=clock
         )
         self.budget = Budget(store, self.cache, rotation)
+        self._indexing = IndexKeyLoader(store, self.cache, self.lease, self.loader, clock=clock)
         in_forked_children(self, KeyRing.after_fork)
 
     def for_sealing(self, slot: KeySlot, suite: Suite, kind: int) -> ValueKey:
@@ -88,6 +90,24 @@ class KeyRing:
                 raise DecryptionError
             made = self.cache.value_key(key, suite_numbered(envelope.suite), envelope.kind)
         raise KeyStoreError(f"the state of key {envelope.key_id.hex()} changes faster than it can be read")
+
+    def index_keys(self, tenant: str) -> IndexKeys:
+        """The tenant's keys for the tokens of its blind indexes, fresh; made first if there are none.
+
+        Raises:
+            ConfigurationError: the tenant cannot be a name (docs/format.md, 1).
+            KeyShredded, KeySuspended: the tenant has no key to write tokens with.
+            KMSError, KeyStoreError: a backend failed, and no grace covers it.
+        """
+        check_name("tenant", tenant)
+        return self._indexing.of(tenant)
+
+    def indexing_may_wait(self, tenant: str) -> bool:
+        """Whether ``index_keys`` now might have to ask a backend first.
+
+        An event loop then does better in a thread.
+        """
+        return self._indexing.may_wait(tenant)
 
     def sealing_may_wait(self, slot: KeySlot) -> bool:
         """Whether sealing for a slot now might have to ask a backend first.
@@ -148,6 +168,7 @@ class KeyRing:
         self.lease.after_fork()
         self.budget.after_fork()
         self.loader.after_fork()
+        self._indexing.after_fork()
 
     def _serves(self, key: CachedKey) -> bool:
         now = self.clock()

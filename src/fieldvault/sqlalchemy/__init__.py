@@ -2,7 +2,8 @@
 
 from fieldvault.erased import RAISE
 from fieldvault.scope import KeyScope
+from fieldvault.sqlalchemy.blind_index import BlindIndex
 from fieldvault.sqlalchemy.protect import protect
 from fieldvault.sqlalchemy.types import Encrypted
 
-__all__ = ["RAISE", "Encrypted", "KeyScope", "protect"]
+__all__ = ["RAISE", "BlindIndex", "Encrypted", "KeyScope", "protect"]

@@ -51,9 +51,16 @@ class Binding:
 
     def __init__(self) -> None:
         self.current: Vault | None = None
+        # Counts what was learned of tables and models, for whoever keeps what follows from it.
+        self.version = 0
         self.columns: WeakKeyDictionary[Table, Sequence[Column[Any]]] = WeakKeyDictionary()
         # None: a model of the table leaves its rows to the ambient scope. Other tables are missing.
         self.scopes: WeakKeyDictionary[Table, RowScope | None] = WeakKeyDictionary()
+        # Columns by the attributes of models; only of tables that have blind indexes.
+        self.attributes: WeakKeyDictionary[Table, dict[str, Column[Any]]] = WeakKeyDictionary()
+        self.index_columns: WeakKeyDictionary[Table, Sequence[Column[Any]]] = WeakKeyDictionary()
+        # What blind_index.py made of those.
+        self.indexes: WeakKeyDictionary[Table, Any] = WeakKeyDictionary()
         self.bases: WeakSet[Any] = WeakSet()
 
     @property
@@ -154,6 +161,7 @@ def note_column(table: Table, column: Column[Any]) -> Binding:
     binding = binding_of(table.metadata)
     others = [known for known in binding.columns.get(table, ()) if known.key != column.key]
     binding.columns[table] = (*others, column)
+    binding.version += 1
     return binding
 
 

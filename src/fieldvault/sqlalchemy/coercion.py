@@ -169,19 +169,27 @@ def coercion_of(type_: sql.TypeEngine[Any], field: str, dialect: Dialect) -> Coe
     A ``TypeDecorator`` of the application's own does its part before sealing and after opening.
     """
     if isinstance(type_, sql.TypeDecorator) and not isinstance(type_, sql.Interval):
-        inner = _family(type_.impl_instance)
-        undo = inner.out
+        decorator, inner = type_, _family(type_.impl_instance)
+        undo, into, out = inner.out, inner.into, inner.out
+        if _overrides(decorator, "process_result_value"):
 
-        def out(value: Any) -> Any:
-            return type_.process_result_value(value if undo is None else undo(value), dialect)
+            def out(value: Any) -> Any:
+                return decorator.process_result_value(value if undo is None else undo(value), dialect)
 
-        def decorated(value: Any) -> Any:
-            stored = type_.process_bind_param(value, dialect)
-            return None if stored is None else inner.into(stored)
+        if _overrides(decorator, "process_bind_param"):
 
-        return Coercion(_naming(decorated, field, type_), out)
+            def into(value: Any) -> Any:
+                stored = decorator.process_bind_param(value, dialect)
+                return None if stored is None else inner.into(stored)
+
+        return Coercion(_naming(into, field, type_), out)
     plain = _family(type_)
     return Coercion(_naming(plain.into, field, type_), plain.out, plain.as_is)
+
+
+def _overrides(type_: sql.TypeDecorator[Any], method: str) -> bool:
+    """Whether a type of the application's own does this part itself; it may leave either to what it wraps."""
+    return getattr(type(type_), method) is not getattr(sql.TypeDecorator, method)
 
 
 def _naming(into: Convert, field: str, type_: sql.TypeEngine[Any]) -> Convert:

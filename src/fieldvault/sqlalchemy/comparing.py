@@ -10,18 +10,19 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ColumnEleme
 from sqlalchemy.types import Boolean, TypeEngine
 
 from fieldvault.errors import UnsupportedQuery
+from fieldvault.sqlalchemy.matching import match
 
-__all__ = ["PresenceComparator"]
+__all__ = ["EncryptedComparator"]
 
 _EQUALITY = (operators.eq, operators.ne)
 _PRESENCE = (*_EQUALITY, operators.is_, operators.is_not)
 
 
-class PresenceComparator(TypeEngine.Comparator[Any]):
-    """Lets a query ask whether there is a value, and nothing about it: ciphertexts of one value differ."""
+class EncryptedComparator(TypeEngine.Comparator[Any]):
+    """Lets a query ask whether there is a value and, where there is a blind index, whether it is that one."""
 
     def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> Any:
-        """NULL or not NULL.
+        """NULL or not NULL; with a blind index also ``==``, ``!=``, ``in_`` and ``not_in``.
 
         Raises:
             UnsupportedQuery: any other question.
@@ -29,6 +30,9 @@ class PresenceComparator(TypeEngine.Comparator[Any]):
         value = other[0] if op in _PRESENCE else self
         if value is None or isinstance(value, Null):
             return super().operate(op, *other, **kwargs)
+        found = match(self.expr, op, other[0]) if other else None
+        if found is not None:
+            return found
         if op in _EQUALITY and isinstance(value, ColumnElement) and not isinstance(value, BindParameter):
             return _Incomparable(self.expr, value, op, type_=Boolean())
         raise _refusal(self.expr, op)
@@ -57,5 +61,6 @@ def _refusal(expression: ColumnElement[Any], op: Any) -> UnsupportedQuery:
     return UnsupportedQuery(
         f"{getattr(expression.type, 'field', None) or expression} is encrypted, so the database cannot "
         f"answer {name!r} on it; "
-        "select the rows by other columns and compare in Python, or ask is_(None)"
+        "select the rows by other columns and compare in Python, ask is_(None), or give the column a "
+        "BlindIndex for ==, != and in_"
     )

@@ -35,10 +35,10 @@ class Embedded:
     def of_row(cls, row: Mapping[Any, Any], table: Table) -> Self:
         """The same of one row of ``values([…])``."""
         made = cls.__new__(cls)
-        made._read(row.items(), table)
+        made._read(row.items(), table, rows_apart=True)
         return made
 
-    def _read(self, pairs: Iterable[tuple[Any, Any]], table: Any) -> None:
+    def _read(self, pairs: Iterable[tuple[Any, Any]], table: Any, *, rows_apart: bool = False) -> None:
         self._table = table
         self._given: dict[str, tuple[Any, Any]] = {}
         self.encrypted: dict[str, Encrypted] = {}
@@ -50,11 +50,25 @@ class Embedded:
             type_ = _type_of(key, table)
             if type_ is not None:
                 self.encrypted[name] = type_
+                if rows_apart and _is_named(value):
+                    raise UnsupportedQuery(
+                        f"{type_.field} is encrypted, and in insert().values([…]) its values stand in the "
+                        "list itself; pass rows to execute() instead"
+                    )
                 if not _is_value(value, type_):
                     raise UnsupportedQuery(
                         f"{type_.field} is encrypted, so the database cannot compute it; compute it in "
                         f"Python and pass the value, without a type of its own"
                     )
+
+        taken = [value.key for _, value in self._given.values() if _is_named(value)]
+        for name, type_ in self.encrypted.items():
+            value = self._given[name][1]
+            if _is_named(value) and taken.count(value.key) > 1:
+                raise UnsupportedQuery(
+                    f"{type_.field} is encrypted and shares the parameter {value.key!r} with another column; "
+                    "give each a parameter of its own"
+                )
 
     @property
     def is_empty(self) -> bool:
@@ -114,11 +128,7 @@ class Embedded:
 
     def _named(self) -> dict[str, str]:
         """The parameters that the application named itself, by column key."""
-        return {
-            name: value.key
-            for name, (_, value) in self._given.items()
-            if isinstance(value, BindParameter) and not value.unique
-        }
+        return {name: value.key for name, (_, value) in self._given.items() if _is_named(value)}
 
 
 def check_upsert(statement: Insert, table: Table) -> None:
@@ -139,6 +149,11 @@ def check_upsert(statement: Insert, table: Table) -> None:
             f"take the value from the row that was to be inserted: its {name} in statement.excluded "
             "(statement.inserted for MariaDB)"
         )
+
+
+def _is_named(value: Any) -> bool:
+    """Whether the application named this parameter, and may give its value when the statement is executed."""
+    return isinstance(value, BindParameter) and not value.unique
 
 
 def _is_null(value: Any) -> bool:

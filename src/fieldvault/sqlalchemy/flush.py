@@ -17,6 +17,7 @@ from sqlalchemy.sql.elements import ClauseElement, Null
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.binding import binding_of, canonical
+from fieldvault.sqlalchemy.blind_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.types import Encrypted
@@ -58,12 +59,15 @@ def carry_update(mapper: Mapper[Any], connection: Connection, target: Any) -> No
     state = attributes.instance_state(target)
     names = () if scope is None else (scope.tenant, scope.subject)
     if any(name is not None and state.attrs[name].history.has_changes() for name in names):
-        for key in encrypted:
-            if getattr(target, key) is not None:
-                attributes.flag_modified(target, key)
-        _carry(mapper, target, encrypted)
+        changed = set(encrypted)
     else:
-        _carry(mapper, target, [key for key in encrypted if state.attrs[key].history.has_changes()])
+        changed = {key for key in encrypted if state.attrs[key].history.has_changes()}
+        changed |= _indexed_with(encrypted, changed)
+    for key in changed:
+        if not state.attrs[key].history.has_changes():
+            getattr(target, key)
+            attributes.flag_modified(target, key)
+    _carry(mapper, target, changed)
 
 
 def put_back(mapper: Mapper[Any], connection: Connection, target: Any) -> None:
@@ -89,6 +93,18 @@ def _encrypted(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
         for column in attribute.columns
         if isinstance(column.type, Encrypted)
     }
+
+
+def _indexed_with(encrypted: dict[str, Column[Any]], changed: set[str]) -> set[str]:
+    """What stands in one blind index with something that has changed: its token is made of all."""
+    keys = {column: key for key, column in encrypted.items()}
+    together: set[str] = set()
+    for table in {column.table for column in encrypted.values()}:
+        for index in indexes_of(table):
+            names = {keys[source] for source in index.sources if source in keys}
+            if not names.isdisjoint(changed):
+                together |= names
+    return together
 
 
 def _scope_of(mapper: Mapper[Any]) -> KeyScope | None:

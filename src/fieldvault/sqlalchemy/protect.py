@@ -11,6 +11,7 @@ from fieldvault.errors import ConfigurationError
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy import flush
 from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_columns
+from fieldvault.sqlalchemy.blind_index import indexes_of
 from fieldvault.sqlalchemy.results import check_rows
 from fieldvault.sqlalchemy.statements import refuse_unsupported, seal_rows
 from fieldvault.sqlalchemy.types import Encrypted
@@ -22,7 +23,8 @@ __all__ = ["protect"]
 def protect(base: type[DeclarativeBase], vault: Vault) -> None:
     """Bind the models of a declarative base, those defined later too, to a vault; again: rebinds them.
 
-    What it keeps is kept with the base's metadata. It adds listeners to SQLAlchemy's ``Engine`` and
+    What it keeps, the vault too, is kept with the base's metadata, which all bases of that metadata share. It
+    adds listeners to SQLAlchemy's ``Engine`` and
     ``Session`` classes, which hold nothing and pass over what is not protected.
 
     Raises: ConfigurationError: ``__vault__`` of a model with encrypted columns is no ``KeyScope``, names an
@@ -70,6 +72,8 @@ def _learn(mapper: Mapper[Any], class_: type) -> None:
         if name is not None:
             _check_attribute(mapper, class_, name)
     for table in mapper.tables:
+        if isinstance(table, Table):
+            _learn_indexes(mapper, table)
         if isinstance(table, Table) and not mapped.isdisjoint(encrypted_columns(table)):
             _note(
                 table,
@@ -77,6 +81,15 @@ def _learn(mapper: Mapper[Any], class_: type) -> None:
                 if scope is None
                 else RowScope(_column(table, mapper, scope.tenant), _column(table, mapper, scope.subject)),
             )
+
+
+def _learn_indexes(mapper: Mapper[Any], table: Table) -> None:
+    binding = binding_of(table.metadata)
+    if table in binding.index_columns:
+        names = binding.attributes.setdefault(table, {})
+        names.update((key, column) for key, column in mapper.columns.items() if column.table is table)
+        binding.indexes.pop(table, None)
+        indexes_of(table)
 
 
 def _check_attribute(mapper: Mapper[Any], class_: type, name: str) -> None:
@@ -94,8 +107,9 @@ def _check_attribute(mapper: Mapper[Any], class_: type, name: str) -> None:
 
 
 def _note(table: Table, scope: RowScope | None) -> None:
-    scopes = binding_of(table.metadata).scopes
-    known = scopes.setdefault(table, scope)
+    binding = binding_of(table.metadata)
+    binding.version += 1
+    known = binding.scopes.setdefault(table, scope)
     same = (
         known is scope
         if known is None or scope is None

@@ -44,12 +44,12 @@ def check_rows(
     compiled = getattr(context, "compiled", None)
     if compiled is None or cursor.description is None or not getattr(compiled, "_result_columns", None):
         return
-    readings = compiled.__dict__.get(_MEMO)
-    if readings is None:
-        # Kept with the compiled statement, which SQLAlchemy caches, so that it is worked out once.
-        readings = compiled.__dict__[_MEMO] = tuple(
-            readings_of(compiled, connection.dialect, cursor.description)
-        )
+    # Kept with the compiled statement, which SQLAlchemy caches, so that it is worked out once; and again if
+    # models have been learned of since.
+    readings, versions = compiled.__dict__.get(_MEMO, (None, ()))
+    if readings is None or versions != tuple(each.binding.version for each in readings):
+        readings = tuple(readings_of(compiled, connection.dialect, cursor.description))
+        compiled.__dict__[_MEMO] = readings, tuple(each.binding.version for each in readings)
     if readings:
         _have_checked(context, cursor, [_Check(reading, _refreshed(context)) for reading in readings])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from operator import itemgetter
 from types import NoneType
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 from sqlalchemy import Column
 from sqlalchemy.engine import Dialect
 
+from fieldvault.errors import ScopeRequired, UnsupportedQuery
 from fieldvault.keys.records import KeySlot
 from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, canonical
+from fieldvault.sqlalchemy.blind_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
+from fieldvault.sqlalchemy.indexing import fill
 
 __all__ = ["Rows"]
 
@@ -37,12 +41,13 @@ class Rows:
         named = () if self.scope is None else (self.scope.tenant, self.scope.subject)
         # Those on which the scope of a row depends.
         self._named = tuple(column for column in named if column is not None)
-        self._in_rows = bool(self._named) and all(column.table is self.table for column in self._named)
+        self._in_rows = any(column.table is self.table for column in self._named)
         self._defaulted = [
             column
             for column in (*self._named, *columns)
             if column.table is self.table and column.default is not None
         ]
+        self.indexes = indexes_of(self.table)
         # The last row's tenant and subject as they stood there, and as names.
         self._last: tuple[Any, Any, Owner] = (None, None, _NOBODY)
 
@@ -67,20 +72,54 @@ class Rows:
             for put, value, cell in zip(into, values, cells, strict=True):
                 if value is not None:
                     put[key] = cell
+        if self.indexes:
+            each = repeat(owners) if isinstance(owners, tuple) else owners
+            for row, put, (tenant, _) in zip(rows, into, each, strict=False):
+                fill(self.indexes, row, tenant, self._dialect, put, whole=True)
 
     def owner_named_in(self, row: Row) -> Owner | None:
         """The owner, if the row names tenant or subject; what it leaves out is the ambient scope's."""
+        named: dict[str, Any] = {}
+        for column in self._named:
+            if column.table is self.table:
+                # The ORM gives the primary key of the row that it updates by the column's label.
+                value = row.get(column.key, row.get(str(column._label)))
+                if value is not None:
+                    named[str(column.key)] = value
         scope = self.scope
-        if scope is None or not any(
-            column.table is self.table and column.key in row for column in self._named
-        ):
+        if not named or scope is None:
             return None
         ambient = self._binding.vault.ambient.get()
-        complete = dict(row)
-        for column, name in ((scope.tenant, ambient.tenant), (scope.subject, ambient.subject)):
-            if column is not None and complete.get(column.key) is None and name is not None:
-                complete[column.key] = name
-        return self._owner(complete)
+        for part, name in ((scope.tenant, ambient.tenant), (scope.subject, ambient.subject)):
+            if part is not None and name is not None:
+                named.setdefault(str(part.key), name)
+        return self._owner({**row, **named})
+
+    def check_move(self, values: Row) -> None:
+        """Refuse an update that sets whose its rows are, and leaves encrypted values to the former owner.
+
+        Raises:
+            UnsupportedQuery: it does.
+        """
+        moving = [column.key for column in self._named if column.table is self.table and column.key in values]
+        staying = [key for key in self._keys if key not in values]
+        if moving and staying:
+            raise UnsupportedQuery(
+                f"the statement sets {', '.join(moving)} of {self.table.name}, which chooses their keys, "
+                f"and not {', '.join(staying)}; change the loaded objects and flush them"
+            )
+
+    def index(self, row: Row, owner: Owner | None, put: dict[str, Any]) -> None:
+        """Put the tokens of a row of an update, whose other columns are in the database, into ``put``.
+
+        They are the owner's, or of whom the row's carriers name, or the ambient scope's.
+        """
+        values = [row[key] for key in self._keys if row.get(key) is not None]
+        if owner is None:
+            owner = next(((each.tenant, None) for each in values if each.__class__ is Carrier), None)
+        if owner is None and values:
+            owner = self._binding.ambient_scope(self.scope, self.table.name)
+        fill(self.indexes, row, "" if owner is None else owner[0], self._dialect, put, whole=False)
 
     def _with_defaults(self, row: Row, put: dict[str, Any]) -> Row:
         """The row with what Python would put into it; that is noted in ``put`` too."""
@@ -115,8 +154,9 @@ class Rows:
         scope, name = self.scope, self.table.name
         if scope is None or not self._in_rows:
             return self._binding.ambient_scope(scope, name)
-        tenant = None if scope.tenant is None else row.get(scope.tenant.key)
-        subject = None if scope.subject is None else row.get(scope.subject.key)
+        ambient = self._binding.vault.ambient.get()
+        tenant = self._part(scope.tenant, row, ambient.tenant)
+        subject = self._part(scope.subject, row, ambient.subject)
         last_tenant, last_subject, owner = self._last
         if owner is _NOBODY or tenant is not last_tenant or subject is not last_subject:
             owner = self._binding.scope_of_row(
@@ -128,6 +168,19 @@ class Rows:
             # Rows of one tenant mostly come together.
             self._last = tenant, subject, owner
         return owner
+
+    def _part(self, column: Column[Any] | None, row: Row, ambient: str | None) -> Any:
+        """What a row says of its tenant or subject; in joined inheritance another table's row may have it."""
+        if column is None:
+            return None
+        if column.table is self.table:
+            return row.get(column.key)
+        if ambient is None:
+            raise ScopeRequired(
+                f"the rows of {self.table.name} leave it to {column.table.name} to say whose they are: "
+                "work inside vault.scope(…), or add objects to a session"
+            )
+        return ambient
 
     def _prefetch(self, owners: Sequence[Owner]) -> None:
         ring = self._binding.vault.ring

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 from fieldvault.batches import seal_many
 from fieldvault.envelope import to_text
-from fieldvault.errors import FieldVaultError, UnsupportedValue
+from fieldvault.errors import FieldVaultError, UnsupportedQuery, UnsupportedValue
 from fieldvault.sqlalchemy.binding import Owner
 from fieldvault.sqlalchemy.bound import BoundColumn
 from fieldvault.sqlalchemy.carrier import Carrier, Sealed
@@ -60,19 +60,22 @@ def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
     return seal
 
 
-def bind_processor(column: BoundColumn, dialect: Dialect) -> Callable[[Any], Any]:
-    """Lets through what was sealed for its row; anything else is sealed under the ambient scope."""
-    seal = column_sealer(column, dialect)
+def bind_processor(column: BoundColumn) -> Callable[[Any], Any]:
+    """Lets through what was sealed for its row, and nothing else.
+
+    All that writes is sealed before SQLAlchemy binds it. What comes here in the clear came a way that nobody
+    thought of, and whose it is nobody knows.
+    """
 
     def process(value: Any) -> Any:
         if value.__class__ is Sealed:
             return value[0]
         if value is None:
             return None
-        values = [value]
-        value = None
-        cell = seal(values, column.ambient_owner())[0]
-        return None if cell is None else cell[0]
+        raise UnsupportedQuery(
+            f"{column.field} is encrypted, and the statement does not show which row a value is for; insert "
+            "into its table, or update it, by a statement of its own"
+        )
 
     return process
 

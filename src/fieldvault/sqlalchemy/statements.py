@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Insert, Table, TextClause, Update
-from sqlalchemy.engine import Dialect, ExecutionContext
+from sqlalchemy.engine import Compiled, Dialect, ExecutionContext
 
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.binding import encrypted_columns
+from fieldvault.sqlalchemy.blind_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.embedded import Embedded, check_upsert
 from fieldvault.sqlalchemy.queries import refuse_questions
@@ -44,6 +45,8 @@ def seal_rows(
         return _seal_update(connection.dialect, statement, rows, row)
     if isinstance(statement, TextClause):
         return _seal_text(connection.dialect, statement, rows, row)
+    if isinstance(statement, Compiled):
+        _check_compiled(statement)
     return statement, rows, row
 
 
@@ -75,6 +78,17 @@ def refuse_unsupported(
             )
 
 
+def _check_compiled(compiled: Compiled) -> None:
+    """SQLAlchemy 2.0 executes what was compiled by hand, whose parameters nothing joins to rows any more."""
+    statement = compiled.statement
+    table = getattr(statement, "table", None)
+    if isinstance(statement, Insert | Update) and isinstance(table, Table) and encrypted_columns(table):
+        raise UnsupportedQuery(
+            f"a compiled statement writes {table.name}, which has encrypted columns; execute the statement, "
+            "not what it was compiled into"
+        )
+
+
 def _seal_text(dialect: Dialect, statement: TextClause, rows: Sequence[Row], row: Row) -> Executed:
     types = {
         name: each.type for name, each in statement._bindparams.items() if isinstance(each.type, Encrypted)
@@ -86,7 +100,8 @@ def _seal_text(dialect: Dialect, statement: TextClause, rows: Sequence[Row], row
 
 
 def _seal_insert(dialect: Dialect, statement: Insert, rows: Sequence[Row], row: Row) -> Executed:
-    table = statement.table
+    # In joined inheritance the ORM has one statement for all tables, and notes which one it means.
+    table = statement._annotations.get("_emit_insert_table", statement.table)
     columns = encrypted_columns(table) if isinstance(table, Table) else ()
     if not isinstance(table, Table) or not columns:
         return statement, rows, row
@@ -141,7 +156,7 @@ def _seal_values_list(rows: Sequence[Any], sealing: Rows) -> list[dict[Any, Any]
 
 
 def _seal_update(dialect: Dialect, statement: Update, rows: Sequence[Row], row: Row) -> Executed:
-    table: Any = statement.table
+    table: Any = statement._annotations.get("_emit_update_table", statement.table)
     while not isinstance(table, Table) and hasattr(table, "element"):
         table = table.element
     columns = encrypted_columns(table) if isinstance(table, Table) else ()
@@ -149,25 +164,41 @@ def _seal_update(dialect: Dialect, statement: Update, rows: Sequence[Row], row: 
     if not columns and not embedded.encrypted:
         return statement, rows, row
     types = {str(column.key): column.type for column in columns} | embedded.encrypted
+    own = columns[0].table if columns else None
+    for type_ in embedded.encrypted.values():
+        if type_.bound.table is not own and indexes_of(type_.bound.table):
+            raise UnsupportedQuery(
+                f"the statement writes {type_.field}, which has a blind index, through another table; "
+                "update its own table"
+            )
     sealing = Rows(columns, dialect) if columns else None
     sealed = [
         {**each, **embedded.places(_seal_row(dialect, types, embedded.supplied(each), sealing))}
         for each in rows or [row]
     ]
-    statement = embedded.replaced(_seal_ambient(dialect, types, embedded.literals()))
-    return (statement, sealed, row) if rows else (statement, rows, sealed[0])
+    literals = embedded.literals()
+    if sealing is not None:
+        sealing.check_move(literals)
+    put = _seal_row(dialect, types, literals, sealing)
+    return (embedded.replaced(put), sealed, row) if rows else (embedded.replaced(put), rows, sealed[0])
 
 
-def _seal_row(dialect: Dialect, types: Mapping[str, Any], values: Row, sealing: Rows | None) -> Row:
+def _seal_row(
+    dialect: Dialect, types: Mapping[str, Any], values: Row, sealing: Rows | None
+) -> dict[str, Any]:
     """The cells of a row of an update's parameters, under the row's own scope as far as the row names it."""
     found = {key: values[key] for key in types if values.get(key) is not None}
     owner = None
     if sealing is not None and any(value.__class__ is not Carrier for value in found.values()):
         owner = sealing.owner_named_in(values)
-    return {key: _seal_one(dialect, types[key], value, owner) for key, value in found.items()}
+    # What says nothing of its row goes to whatever rows the statement finds: the ambient scope's.
+    put = {key: _seal_one(dialect, types[key], value, owner) for key, value in found.items()}
+    if sealing is not None and sealing.indexes:
+        sealing.index(values, owner, put)
+    return put
 
 
-def _seal_ambient(dialect: Dialect, types: Mapping[str, Any], values: Row) -> Row:
+def _seal_ambient(dialect: Dialect, types: Mapping[str, Any], values: Row) -> dict[str, Any]:
     """The cells for those values that are to be sealed, under the ambient scope.
 
     An update does not say to which rows its values go.

@@ -18,7 +18,7 @@ from fieldvault.sqlalchemy.bound import BoundColumn
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.coercion import check_type
 from fieldvault.sqlalchemy.columns import check_column
-from fieldvault.sqlalchemy.comparing import PresenceComparator
+from fieldvault.sqlalchemy.comparing import EncryptedComparator
 from fieldvault.sqlalchemy.opening import result_processor
 from fieldvault.sqlalchemy.sealing import SealColumn, bind_processor, column_sealer
 from fieldvault.suites import suite_named
@@ -44,7 +44,7 @@ class Encrypted(TypeDecorator[Any]):
 
     impl = LargeBinary
     cache_ok = True
-    comparator_factory = PresenceComparator
+    comparator_factory = EncryptedComparator
 
     def __init__(
         self,
@@ -162,9 +162,9 @@ class Encrypted(TypeDecorator[Any]):
             self._erased,
         )
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
-        """Seals what no statement has sealed for its row, under the ambient scope."""
-        return bind_processor(self.bound, dialect)
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:  # noqa: ARG002
+        """Lets through what was sealed for its row."""
+        return bind_processor(self.bound)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
         """Opens one value, or unpacks what was opened with its row at hand."""

@@ -1,4 +1,4 @@
-"""Sealing and opening many values of one field.
+"""Opening many values of one field.
 
 What a single value pays for each time, the clock and the look-up of its key, is paid here once for a run of
 values under one key. Where all are alike, of one key and one type, the run is a chain of ``map`` without a
@@ -7,121 +7,24 @@ line of Python a value; anything else, and whatever goes wrong there, takes the 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice, repeat
+from itertools import repeat
 from math import inf
 from operator import itemgetter
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
 
-from fieldvault.codecs import TEXT, decode, encode, pad
-from fieldvault.envelope import HEADER, PADDED, as_bytes, refuse
+from fieldvault.codecs import decode
+from fieldvault.envelope import HEADER, as_bytes, refuse
 from fieldvault.errors import DecryptionError, FieldVaultError, KeyShredded, TenantMismatch
 from fieldvault.keys.cache import ValueKey
-from fieldvault.keys.records import KeySlot
 from fieldvault.keys.ring import KeyRing
-from fieldvault.suites import Suite
 
-__all__ = ["Owner", "open_many", "seal_many"]
-
-Owner = tuple[str, str | None]
-"""Tenant and subject."""
+__all__ = ["open_many"]
 
 _header_of = itemgetter(HEADER)
-
-
-def seal_many(
-    ring: KeyRing,
-    suite: Suite,
-    padding: int | None,
-    values: Sequence[Any],
-    field: str,
-    owners: Sequence[Owner] | Owner,
-) -> list[bytes | None]:
-    """The ciphertexts of values, ``None`` for ``None``, each under its own owner or all under one.
-
-    Raises:
-        UnsupportedValue, ConfigurationError, KeyShredded, KeySuspended, KMSError, KeyStoreError: as for one
-            value.
-    """
-    alike = _seal_alike(ring, suite, padding, values, field, owners)
-    if alike is not None:
-        return alike
-    keys = ring.cache.sealing
-    random, padded = os.urandom, 0 if padding is None else PADDED
-    sealed: list[bytes | None] = []
-    append = sealed.append
-    each_owner = repeat(owners) if isinstance(owners, tuple) else owners
-    key: ValueKey | None = None
-    kind, last_kind = 0, -1
-    last_owner: Owner | None = None
-    for value, owner in zip(values, each_owner, strict=False):
-        if value is None:
-            append(None)
-            continue
-        body = None
-        if value.__class__ is str:
-            kind = TEXT | padded
-            try:  # noqa: SIM105 - suppress() costs more than the encoding
-                body = value.encode()
-            except UnicodeEncodeError:
-                pass
-        if body is None:
-            kind, body = encode(value)
-            kind |= padded
-        if padding is not None:
-            body = pad(body, padding)
-        if owner is not last_owner or kind != last_kind:
-            tenant, subject = owner
-            last_owner, last_kind = owner, kind
-            key = keys[suite.number, kind].get(tenant if subject is None else (tenant, subject))
-            if key is not None and ring.clock() >= key.fresh_until:
-                key = None
-        if key is None or not next(key.uses, False):
-            key = ring.for_sealing(KeySlot(*owner), suite, kind)
-        contexts = key.contexts
-        associated = contexts[field] if field in contexts else key.context(field)
-        nonce = random(key.nonce_size)
-        protect = key.seal
-        append(key.header + nonce + protect(nonce, body, associated))
-    return sealed
-
-
-def _seal_alike(
-    ring: KeyRing,
-    suite: Suite,
-    padding: int | None,
-    values: Sequence[Any],
-    field: str,
-    owners: Sequence[Owner] | Owner,
-) -> list[bytes | None] | None:
-    """The ciphertexts of texts under one key that is at hand; ``None`` for whatever is not that."""
-    if not values or set(map(type, values)) != {str}:
-        return None
-    owner: Any = owners if isinstance(owners, tuple) else owners[0]
-    if owner is not owners and owners.count(owner) != len(values):
-        return None
-    tenant, subject = owner
-    kind = TEXT if padding is None else TEXT | PADDED
-    key = ring.cache.sealing[suite.number, kind].get(tenant if subject is None else (tenant, subject))
-    if key is None or ring.clock() >= key.fresh_until:
-        return None
-    try:
-        bodies = list(map(str.encode, values))
-    except UnicodeEncodeError:
-        # The loop finds it again, and refuses it where the error at hand holds no plaintext.
-        return None
-    if padding is not None:
-        bodies = [pad(body, padding) for body in bodies]
-    if len(list(islice(key.uses, len(values)))) < len(values):
-        return None
-    associated = key.contexts[field] if field in key.contexts else key.context(field)
-    nonces = list(map(os.urandom, repeat(key.nonce_size, len(values))))
-    sealed = map(key.seal, nonces, bodies, repeat(associated))
-    return list(map(b"".join, zip(repeat(key.header), nonces, sealed, strict=False)))
 
 
 def open_many(
@@ -153,7 +56,13 @@ def open_many(
     alike = _open_alike(ring, blobs, field, tenant, subject, tenants, subjects)
     if alike is not None:
         return alike
-    opened, fresh_until = _open_run(ring, blobs, field, tenant, subject, tenants, subjects, erased, prefetch)
+    try:
+        opened, fresh_until = _open_run(
+            ring, blobs, field, tenant, subject, tenants, subjects, erased, prefetch
+        )
+    except FieldVaultError as error:
+        # The frames below have in their locals what was opened before.
+        raise error.with_traceback(None) from None
     if len(blobs) < 2 or ring.clock() < fresh_until:
         return opened
     half = len(blobs) // 2
@@ -239,7 +148,6 @@ def _open_run(
     key: Any = None
     opened: list[Any] = []
     append = opened.append
-    last = b""
     nobody: repeat[None] = repeat(None)
     for blob, row_tenant, row_subject in zip(
         blobs, nobody if tenants is None else tenants, nobody if subjects is None else subjects, strict=False
@@ -249,33 +157,28 @@ def _open_run(
             continue
         if blob.__class__ is not bytes:
             blob = as_bytes(blob)  # noqa: PLW2901 - the same ciphertext
-        if key is None or not blob.startswith(last):
-            key = cached(blob[HEADER])
-            if key is None or now >= key.fresh_until:
+        if key is None or not blob.startswith(key.header):
+            # None until the new key is known to be had: what is kept of the last one goes with it.
+            key, found = None, cached(blob[HEADER])
+            if found is None or now >= found.fresh_until:
                 if not fetched and prefetch is None:
                     ring.prefetch(blobs=[as_bytes(each) for each in blobs if each is not None])
                 elif not fetched and prefetch is not None:
                     prefetch()
                 fetched = True
                 try:
-                    key = ring.for_opening(blob)
+                    found = ring.for_opening(blob)
                 except KeyShredded as shredded:
                     if erased is None:
                         raise
                     append(erased(shredded))
                     continue
-            if key.tenant != tenant and tenant is not None:
+            if found.tenant != tenant and tenant is not None:
                 raise TenantMismatch(f"the value belongs to another tenant than {tenant!r}")
-            if subject is not None and key.subject != subject:
+            if subject is not None and found.subject != subject:
                 raise DecryptionError
-            fresh_until = min(fresh_until, key.fresh_until)
-            last, contexts, nonce, sealed, unprotect = (
-                key.header,
-                key.contexts,
-                key.nonce,
-                key.sealed,
-                key.open,
-            )
+            fresh_until = min(fresh_until, found.fresh_until)
+            key, contexts, unprotect = found, found.contexts, found.open
             associated = contexts[field] if field in contexts else key.context(field)
         if row_tenant is not None and row_tenant != key.tenant:
             raise TenantMismatch("a value in a row belongs to another tenant than the row")
@@ -283,7 +186,7 @@ def _open_run(
             raise DecryptionError
         payload: bytes | None = None
         try:
-            payload = unprotect(blob[nonce], blob[sealed], associated)  # type: ignore[possibly-undefined]
+            payload = unprotect(blob[key.nonce], blob[key.sealed], associated)  # type: ignore[possibly-undefined]
             if key.is_text:
                 append(payload.decode())
                 continue

@@ -1,0 +1,370 @@
+"""Blind indexes: filled by whatever writes, asked by ``==``, ``!=`` and ``in_``."""
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import pytest
+from sqlalchemy import bindparam, create_engine, delete, func, insert, literal, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
+
+from fieldvault import errors
+from fieldvault.keys.records import KeySlot, Purpose
+from fieldvault.sqlalchemy import BlindIndex, Encrypted, protect
+from fieldvault.testing.fakes import FaultyKMS
+from tests.sqlalchemy.conftest import MakeVault
+from tests.sqlalchemy.members import MEMBERS, Club, Member
+from tests.sqlalchemy.world import CountingKeyStore, World
+
+ADA = {
+    "email": "Ada@Example.com",
+    "mobile": "+86 138-0000-1234",
+    "name": "Ada Lovelace",
+    "birthday": date(1815, 12, 10),
+}
+TOKENS = ("email_index", "phone_index", "phone_end", "who_index")
+
+
+def _row(id_: str, club: str = "acme", **changes: Any) -> dict[str, Any]:
+    return {"id": id_, "club": club, **ADA, **changes}
+
+
+def _core(row: dict[str, Any]) -> dict[str, Any]:
+    return {("phone" if key == "mobile" else key): value for key, value in row.items()}
+
+
+@pytest.fixture
+def club(database_url: str, make_vault: MakeVault) -> Iterator[World]:
+    """Yield the club on each database in turn."""
+    engine = create_engine(database_url)
+    vault = make_vault()
+    assert isinstance(vault.kms, FaultyKMS)
+    assert isinstance(vault.key_store, CountingKeyStore)
+    protect(Club, vault)
+    Club.metadata.create_all(engine)
+    yield World(engine, vault, vault.kms, vault.key_store)
+    engine.dispose()
+
+
+def tokens(club: World, id_: str) -> dict[str, bytes | None]:
+    """Return the stored tokens of a row."""
+    row = club.raw(f"SELECT {', '.join(TOKENS)} FROM members WHERE id = '{id_}'")[0]
+    return {name: None if cell is None else bytes(cell) for name, cell in zip(TOKENS, row, strict=True)}
+
+
+def found(club: World, *criteria: Any, tenant: str = "acme") -> list[str]:
+    """Return the ids of the rows that a query finds in a tenant's scope."""
+    with club.vault.scope(tenant=tenant), club.session() as session:
+        return sorted(session.scalars(select(Member.id).where(*criteria)))
+
+
+def _flush(club: World) -> None:
+    club.save(Member(**_row("1")))
+
+
+def _flush_later(club: World) -> None:
+    with club.session() as session:
+        member = Member(id="1", club="acme")
+        session.add(member)
+        session.flush()
+        for name, value in ADA.items():
+            setattr(member, name, value)
+        session.commit()
+
+
+def _merge(club: World) -> None:
+    with club.session() as session:
+        session.merge(Member(**_row("1")))
+        session.commit()
+
+
+def _bulk(club: World) -> None:
+    with club.session() as session:
+        session.execute(insert(Member), [_row("1"), _row("2", "globex")])
+        session.commit()
+
+
+def _bulk_returning(club: World) -> None:
+    with club.session() as session:
+        session.scalars(insert(Member).returning(Member.id), [_row("1"), _row("2", "globex")]).all()
+        session.commit()
+
+
+def _core_many(club: World) -> None:
+    club.execute(insert(MEMBERS), [_core(_row("1")), _core(_row("2", "globex"))])
+
+
+def _core_values(club: World) -> None:
+    club.execute(insert(MEMBERS).values(_core(_row("1"))))
+
+
+def _orm_update(club: World) -> None:
+    club.save(Member(id="1", club="acme"))
+    with club.vault.scope(tenant="acme", subject="1"), club.session() as session:
+        session.execute(update(Member).where(Member.id == "1").values(ADA))
+        session.commit()
+
+
+def _core_update(club: World) -> None:
+    club.save(Member(id="1", club="acme"))
+    with club.vault.scope(tenant="acme", subject="1"):
+        club.execute(update(MEMBERS).where(MEMBERS.c.id == "1"), _core(dict(ADA)))
+
+
+def _bulk_update(club: World) -> None:
+    club.save(Member(id="1", club="acme"))
+    with club.session() as session:
+        session.execute(update(Member), [_row("1")])
+        session.commit()
+
+
+def _moved(club: World) -> None:
+    club.save(Member(**_row("1", "globex")))
+    with club.session() as session:
+        session.get_one(Member, "1").club = "acme"
+        session.commit()
+
+
+DOORS: Mapping[str, Callable[[World], None]] = {
+    "flush": _flush,
+    "flush of changes": _flush_later,
+    "merge": _merge,
+    "bulk insert": _bulk,
+    "bulk insert returning": _bulk_returning,
+    "Core insert of many": _core_many,
+    "Core insert of values": _core_values,
+    "ORM update": _orm_update,
+    "Core update": _core_update,
+    "bulk update by primary key": _bulk_update,
+    "a row that moves to another tenant": _moved,
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_fills_the_indexes(club: World, door: str) -> None:
+    """With the tokens of the row's own tenant, whatever the door."""
+    DOORS[door](club)
+    keys = club.vault.ring.index_keys("acme")
+    stored = tokens(club, "1")
+    assert None not in stored.values()
+    assert len(set(stored.values())) == len(TOKENS)
+    club.save(Member(**_row("9", email="other@example.com")))
+    again = tokens(club, "9")
+    assert {name for name in TOKENS if again[name] == stored[name]} == set(TOKENS) - {"email_index"}
+    assert found(club, Member.email == "ada@EXAMPLE.com") == ["1"]
+    assert found(club, Member.mobile == "0138 0000 1234") == ["1", "9"]
+    assert len(keys.usable) == 1
+
+
+def test_null_has_no_token_and_a_value_that_goes_takes_its_token_with_it(club: World) -> None:
+    """The compound index needs all of its parts."""
+    club.save(Member(**_row("1", name=None, email=None)))
+    assert {name for name, token in tokens(club, "1").items() if token is None} == {
+        "email_index",
+        "who_index",
+    }
+    with club.session() as session:
+        member = session.get_one(Member, "1")
+        member.mobile, member.name = None, "Ada Lovelace"
+        session.commit()
+    assert {name for name, token in tokens(club, "1").items() if token is None} == {
+        "email_index",
+        "phone_index",
+        "phone_end",
+    }
+
+
+def test_a_part_of_a_compound_index_that_changes_brings_the_others_along(club: World) -> None:
+    """They are loaded for it; a statement that knows only a part is refused."""
+    club.save(Member(**_row("1")), Member(**_row("2", email=None, name="Augusta Ada King")))
+    with club.session() as session:
+        session.get_one(Member, "1").name = "Augusta ADA King"
+        session.commit()
+    assert tokens(club, "1")["who_index"] == tokens(club, "2")["who_index"]
+    with (
+        club.vault.scope(tenant="acme", subject="1"),
+        pytest.raises(errors.UnsupportedQuery, match="who_index"),
+    ):
+        club.execute(update(MEMBERS).where(MEMBERS.c.id == "1").values(name="Ada"))
+
+
+def test_tokens_are_of_one_tenant_and_one_index(club: World) -> None:
+    """Two tenants' equal values cannot be seen to be equal."""
+    club.save(Member(**_row("1")), Member(**_row("2", "globex")))
+    mine, theirs = tokens(club, "1"), tokens(club, "2")
+    assert set(mine.values()).isdisjoint(theirs.values())
+    assert found(club, Member.email == "ada@example.com") == ["1"]
+    assert found(club, Member.email == "ada@example.com", tenant="globex") == ["2"]
+
+
+QUERIES: Mapping[str, tuple[Callable[[], Any], list[str]]] = {
+    "==": (lambda: Member.email == "B@example.com", ["2"]),
+    "== unknown": (lambda: Member.email == "nobody@example.com", []),
+    "== a literal": (lambda: Member.email == literal("b@example.com"), ["2"]),
+    "!=": (lambda: Member.email != "b@example.com", ["1", "3"]),
+    "in_": (lambda: Member.email.in_(["b@example.com", "A@example.com", None]), ["1", "2"]),
+    "in_ nothing": (lambda: Member.email.in_([]), []),
+    "not_in": (lambda: Member.email.not_in(["b@example.com", "a@example.com"]), ["3"]),
+    "~": (lambda: ~(Member.email == "b@example.com"), ["1", "3"]),
+    "or": (lambda: (Member.email == "b@example.com") | (Member.rank == 3), ["2", "3"]),
+    "is null": (lambda: Member.email.is_(None), ["4"]),
+    "Core": (lambda: MEMBERS.c.email == "b@example.com", ["2"]),
+    "another class for the value": (lambda: Member.email == _Text("b@example.com"), ["2"]),
+}
+
+
+class _Text(str):
+    __slots__ = ()
+
+
+def _three(club: World) -> None:
+    club.save(
+        *(
+            Member(**_row(str(rank), email=f"{name}@example.com", rank=rank))
+            for rank, name in enumerate("abc", 1)
+        ),
+        Member(**_row("4", email=None)),
+    )
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_equality_is_asked_of_the_index(club: World, query: str) -> None:
+    """As SQL has it: NULL is neither equal nor different."""
+    _three(club)
+    ask, expected = QUERIES[query]
+    assert found(club, ask()) == expected
+
+
+def test_aliases_joins_and_subqueries_have_their_own_index_columns(club: World) -> None:
+    """The index is that of the table, or the alias of it, that the column is of."""
+    _three(club)
+    other = aliased(Member)
+    with club.vault.scope(tenant="acme"), club.session() as session:
+        pairs = select(Member.id, other.id).join(other, other.rank == Member.rank + 1)
+        assert session.execute(pairs.where(other.email == "b@example.com")).all() == [("1", "2")]
+        inner = select(MEMBERS.c.id, MEMBERS.c.email, MEMBERS.c.email_index).subquery()
+        assert session.scalars(select(inner.c.id).where(inner.c.email == "c@example.com")).all() == ["3"]
+        without = select(MEMBERS.c.id, MEMBERS.c.email).subquery()
+        with pytest.raises(errors.UnsupportedQuery):
+            _ = without.c.email == "c@example.com"
+        assert session.query(Member).filter_by(email="c@example.com").one().rank == 3
+        assert session.scalar(select(func.count()).where(Member.email == "c@example.com")) == 1
+
+
+def test_one_cached_statement_asks_for_other_values_and_other_tenants(club: World) -> None:
+    """The tokens are made when it is executed."""
+    _three(club)
+    club.save(Member(**_row("5", "globex", email="b@example.com")))
+    with club.statements() as sent:
+        answers = [
+            found(club, Member.email == f"{name}@example.com", tenant=tenant)
+            for tenant in ("acme", "globex")
+            for name in "abc"
+        ]
+    assert answers == [["1"], ["2"], ["3"], [], ["5"], []]
+    assert len(set(sent)) == 1
+    query = select(Member.id).where(Member.email == "b@example.com")
+    for tenant, expected in (("acme", ["2"]), ("globex", ["5"])):
+        with club.vault.scope(tenant=tenant), club.session() as session:
+            assert session.scalars(query).all() == expected
+
+
+def test_a_search_wants_to_know_whose(club: World) -> None:
+    """Tokens are made under a tenant's key."""
+    with club.session() as session, pytest.raises(errors.ScopeRequired):
+        session.scalars(select(Member).where(Member.email == "a@example.com")).all()
+
+
+def test_updates_and_deletes_find_their_rows(club: World) -> None:
+    """Also those that the session has loaded."""
+    _three(club)
+    with club.vault.scope(tenant="acme"), club.session() as session:
+        members = {member.id: member for member in session.scalars(select(Member))}
+        session.execute(update(Member).where(Member.email == "b@example.com").values(rank=20))
+        assert [members[each].rank for each in "1234"] == [1, 20, 3, 0]
+        session.execute(delete(Member).where(Member.email != "b@example.com"))
+        session.commit()
+        assert session.scalars(select(Member.id).order_by(Member.id)).all() == ["2", "4"]
+
+
+def test_a_data_key_rotates_without_the_index_and_both_index_keys_are_searched(club: World) -> None:
+    """What is written meanwhile is found under the new one."""
+    _three(club)
+    before = tokens(club, "1")
+    club.vault.rotate("acme")
+    assert found(club, Member.email == "a@example.com") == ["1"]
+    club.vault.ring.rotate(KeySlot("acme", None, Purpose.INDEX))
+    club.save(Member(**_row("7", email="new@example.com")))
+    assert tokens(club, "7")["phone_index"] != before["phone_index"]
+    assert found(club, Member.email.in_(["a@example.com", "new@example.com"])) == ["1", "7"]
+    assert found(club, Member.mobile != "13800001234") == []
+
+
+def test_a_unique_constraint_on_the_index_keeps_values_unique(club: World) -> None:
+    """Within a tenant; another tenant may have the same value."""
+    club.save(Member(**_row("1")))
+    club.save(Member(**_row("2", "globex")))
+    with pytest.raises(IntegrityError) as caught:
+        club.save(Member(**_row("3", email="ADA@example.com")))
+    assert "Ada" not in str(caught.value)
+    assert "ADA" not in str(caught.value)
+
+
+def test_nobody_else_writes_the_index(club: World) -> None:
+    """A token that a loaded object carries along is made anew, one without its value is refused."""
+    club.save(Member(**_row("1")))
+    with club.session() as session:
+        member = session.get_one(Member, "1")
+        right = member.email_index
+        session.expunge(member)
+        member.email_index = b"forged"
+        member.email = "Ada@example.com"
+        session.merge(member)
+        session.commit()
+    assert tokens(club, "1")["email_index"] == right
+    with pytest.raises(errors.UnsupportedQuery, match="filled from the columns"):
+        club.execute(insert(MEMBERS).values(id="2", club="acme", email_index=b"forged"))
+
+
+def test_a_query_shows_nothing_of_what_it_looks_for(club: World) -> None:
+    """Neither as text nor pickled, nor in the error of a value that the column does not take."""
+    criterion = Member.email == "very-secret@example.com"
+    for text in (str(criterion), repr(criterion), repr(criterion.right), str(criterion.compile())):
+        assert "secret" not in text
+    with club.vault.scope(tenant="acme"), pytest.raises(errors.UnsupportedQuery, match="never written"):
+        criterion.compile(compile_kwargs={"literal_binds": True})
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(criterion.right.callable)
+    with pytest.raises(errors.UnsupportedValue, match=r"members\.email.*takes no list") as caught:
+        found(club, Member.email == ["secret"])
+    assert "secret" not in str(caught.value)
+
+
+def test_what_an_index_cannot_answer_is_refused(club: World) -> None:
+    """A parameter that gets its value later, a partial index, other operators."""
+    del club
+    asked: tuple[Callable[[], Any], ...] = (
+        lambda: Member.email == bindparam("email"),
+        lambda: Member.email.in_(bindparam("emails", expanding=True)),
+        lambda: Member.name == "Ada",
+        lambda: Member.email.like("a%"),
+        lambda: Member.email > "a",
+    )
+    for ask in asked:
+        with pytest.raises(errors.UnsupportedQuery):
+            ask()
+
+
+def test_an_index_of_what_is_no_encrypted_column_is_refused() -> None:
+    """When the models are joined to a vault, by name."""
+    assert repr(BlindIndex("email", normalize="casefold", bits=16)) == (
+        "BlindIndex('email', normalize='casefold', bits=16)"
+    )
+    for arguments in ({"bits": 0}, {"normalize": "rot13"}, {"normalize": 5}):
+        with pytest.raises(errors.ConfigurationError):
+            BlindIndex("email", **arguments)
+    with pytest.raises(errors.ConfigurationError):
+        BlindIndex(())
+    assert isinstance(MEMBERS.c.email.type, Encrypted)
