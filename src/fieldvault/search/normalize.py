@@ -20,6 +20,7 @@ __all__ = [
     "email",
     "exact",
     "first",
+    "is_partial",
     "last",
     "month_day",
     "normalized",
@@ -300,6 +301,11 @@ def normalizer(spec: object) -> Normalizer:
     if isinstance(spec, Normalizer) and not isinstance(spec, type) and isinstance(spec.name, str):
         return spec
     return _Custom(spec)
+
+
+def is_partial(how: Normalizer) -> bool:
+    """Whether it keeps a part of a value only, so that equal tokens do not mean equal values."""
+    return isinstance(how, _Part | _DatePart)
 
 
 def normalized(how: Normalizer, value: object, field: str) -> str | None:

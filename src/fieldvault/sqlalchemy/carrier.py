@@ -38,8 +38,8 @@ class Carrier:
         raise TypeError(_NO_PICKLE)
 
 
-class Sealed(tuple[Any]):
-    """A cell as it is to be stored, alone in a tuple of a class of its own.
+class Sealed(tuple[Any, ...]):
+    """A cell as it is to be stored, the first in a tuple of a class of its own.
 
     No value of an application is of that class, so the bind processor lets nothing through that was not
     sealed for its row. A tuple, because a column of them is made without a line of Python for each.

@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import ClauseElement, Null
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.binding import binding_of, canonical
-from fieldvault.sqlalchemy.blind_index import indexes_of
+from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.types import Encrypted

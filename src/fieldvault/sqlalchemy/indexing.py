@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.engine import Dialect
 
 from fieldvault.errors import FieldVaultError, UnsupportedQuery
-from fieldvault.sqlalchemy.blind_index import BoundIndex
+from fieldvault.sqlalchemy.bound_index import BoundIndex
 from fieldvault.sqlalchemy.carrier import Carrier, Sealed
 
 __all__ = ["content_of", "fill"]

@@ -6,20 +6,24 @@ that the query is executed in, and on the index keys of that moment.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from sqlalchemy import Integer, Table, Uuid, and_
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ClauseElement, ColumnElement
-from sqlalchemy.types import Boolean
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ClauseElement, ColumnElement, Null
+from sqlalchemy.types import Boolean, TypeEngine
 
-from fieldvault.sqlalchemy.blind_index import BoundIndex, indexes_of
+from fieldvault.errors import UnsupportedQuery
+from fieldvault.search.normalize import is_partial
+from fieldvault.sqlalchemy.bound_index import BoundIndex, indexes_of
 from fieldvault.sqlalchemy.carrier import Sealed
 from fieldvault.sqlalchemy.indexing import content_of
 
-__all__ = ["Match", "match"]
+__all__ = ["IndexComparator", "Match", "match"]
 
 _POSITIVE = (operators.eq, operators.in_op)
 _OPERATORS = (*_POSITIVE, operators.ne, operators.not_in_op)
@@ -56,12 +60,13 @@ class _Sought:
         self._values = values
 
     def __call__(self) -> list[Sealed]:
+        """The tokens, each with what it was made of, for comparing what a truncated index finds."""
         index = self._index
         tenant = index.binding.ambient_tenant(index.table.name)
         keys = index.binding.vault.ring.index_keys(tenant)
         contents = [content_of(index, values, _DIALECT) for values in self._values]
         return [
-            Sealed((token,))
+            Sealed((token, content))
             for content in dict.fromkeys(contents)
             if content is not None
             for token in keys.tokens(index.spec, content)
@@ -74,34 +79,98 @@ class _Sought:
         raise TypeError("a query for encrypted values is not pickled: it holds them")
 
 
+class _Tenant:
+    """The tenant of the scope that a query is executed in, as its column has it."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self, index: BoundIndex) -> None:
+        self._index = index
+
+    def __call__(self) -> Any:
+        name = self._index.binding.ambient_tenant(self._index.table.name)
+        scope = self._index.binding.scopes.get(self._index.table)
+        type_ = None if scope is None or scope.tenant is None else scope.tenant.type
+        if isinstance(type_, Integer):
+            return int(name)
+        return uuid.UUID(name) if isinstance(type_, Uuid) and type_.as_uuid else name
+
+
 def match(expression: Any, operator: Any, other: Any) -> ColumnElement[bool] | None:
     """The comparison of an encrypted column with values, as one of its index; ``None`` where it has none."""
-    if operator not in _OPERATORS:
-        return None
-    many = operator in (operators.in_op, operators.not_in_op)
-    if isinstance(other, ClauseElement) or hasattr(other, "__clause_element__"):
-        value = getattr(other, "value", None) if type(other) is BindParameter and not other.required else None
-        if value is None:
-            return None
-        other = value
-    values = list(other) if many else [other]
-    index = _index_for(expression)
+    index = _index_for(expression) if operator in _OPERATORS else None
     column = None if index is None else expression.table.c.get(index.key)
-    if index is None or column is None:
+    values = _values(operator, other)
+    if index is None or column is None or values is None:
         return None
-    sought = BindParameter(
-        None,
-        None,
-        callable_=_Sought(index, [(value,) for value in values if value is not None]),
-        type_=index.column.type,
-        expanding=True,
-        unique=True,
-    )
+    return _matching(index, column, operator, [(value,) for value in values if value is not None])
+
+
+class IndexComparator(TypeEngine.Comparator[Any]):
+    """Lets a query ask a blind index for what it indexes, and not for tokens."""
+
+    def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> Any:
+        """``==``, ``!=``, ``in_`` and ``not_in`` with values; NULL or not NULL; and what asks for no value.
+
+        Raises:
+            UnsupportedQuery: a token, a parameter without a value, or another kind of comparison.
+        """
+        value = other[0] if other else None
+        if op in _OPERATORS and value is not None and not isinstance(value, Null):
+            table = getattr(self.expr, "table", None)
+            index = _bound_to(self.expr)
+            values = _values(op, value)
+            if index is not None and table is not None and values is not None:
+                several = len(index.sources) > 1
+                rows = [tuple(each) if several else (each,) for each in values if each is not None]
+                if all(len(row) == len(index.sources) for row in rows):
+                    return _matching(index, self.expr, op, rows)
+            raise UnsupportedQuery(
+                f"{self.expr} is a blind index: it is compared with what it indexes, a value or, for several "
+                "columns, a tuple of their values"
+            )
+        return super().operate(op, *other, **kwargs)
+
+
+def _matching(
+    index: BoundIndex, column: Any, operator: Any, rows: Sequence[Sequence[Any]]
+) -> ColumnElement[bool]:
     how = operators.in_op if operator in _POSITIVE else operators.not_in_op
+    sought = BindParameter(
+        None, None, callable_=_Sought(index, rows), type_=index.column.type, expanding=True, unique=True
+    )
     sought.expand_op = how  # type: ignore[assignment]
     made = Match(column, sought, how, type_=Boolean())
     made.index = index
-    return made
+    return _within_tenant(index, column.table, made) if index.spec.is_truncated else made
+
+
+def _within_tenant(index: BoundIndex, table: Any, found: Match) -> ColumnElement[bool]:
+    """Short tokens of other tenants may be the same, and other tenants' rows are not to be opened."""
+    scope = index.binding.scopes.get(index.table)
+    tenant = None if scope is None or scope.tenant is None else table.c.get(scope.tenant.key)
+    if tenant is None or scope is None or scope.tenant is None or scope.tenant.table is not index.table:
+        return found
+    return and_(tenant == BindParameter(None, None, callable_=_Tenant(index), type_=tenant.type), found)
+
+
+def _values(operator: Any, other: Any) -> list[Any] | None:
+    """What is compared with; ``None`` for what has no value yet, or never has one in Python."""
+    if isinstance(other, ClauseElement) or hasattr(other, "__clause_element__"):
+        other = getattr(other, "value", None) if type(other) is BindParameter and not other.required else None
+        if other is None:
+            return None
+    return list(other) if operator in (operators.in_op, operators.not_in_op) else [other]
+
+
+def _bound_to(expression: Any) -> BoundIndex | None:
+    """The index that a column, or a column of an alias, is of."""
+    for column in getattr(expression, "base_columns", ()):
+        table = getattr(column, "table", None)
+        for index in indexes_of(table) if isinstance(table, Table) else ():
+            if index.key == column.key:
+                return index
+    return None
 
 
 def _index_for(expression: Any) -> BoundIndex | None:
@@ -114,6 +183,6 @@ def _index_for(expression: Any) -> BoundIndex | None:
         for index in indexes_of(table)
         if len(index.sources) == 1
         and index.sources[0].type.field == expression.type.field  # type: ignore[attr-defined]
-        and not getattr(index.spec.normalizers[0], "is_partial", False)
+        and not is_partial(index.spec.normalizers[0])
     ]
     return max(found, key=lambda index: index.spec.bits, default=None)

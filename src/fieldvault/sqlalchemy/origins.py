@@ -15,7 +15,7 @@ from fieldvault.sqlalchemy.binding import Binding, RowScope
 from fieldvault.sqlalchemy.opening import OpenPage, page_opener
 from fieldvault.sqlalchemy.types import Encrypted
 
-__all__ = ["Reader", "Reading", "readings_of"]
+__all__ = ["Reader", "Reading", "origin", "places_of", "readings_of"]
 
 Reader = Callable[[Sequence[Sequence[Any]]], Sequence[Any]]
 """From a page, a sequence of cells for each place of a row, to what one column says, as Python has it."""
@@ -44,13 +44,13 @@ class Reading:
 
 def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[Reading]:
     """What a compiled statement reads of encrypted columns, by where they come from."""
-    places = _places(compiled, description)
+    places = places_of(compiled, description)
     scopes: dict[tuple[_Path, str], tuple[int, Column[Any]]] = {}
     groups: dict[tuple[_Path | None, Table], list[tuple[int, Encrypted]]] = {}
     for entry, place in zip(compiled._result_columns, places, strict=True):
         if place is None:
             continue
-        column, path = _origin(entry)
+        column, path = origin(*entry.objects)
         if path is not None:
             scopes.setdefault((path, column.key), (place, column))
         if isinstance(entry.type, Encrypted) and entry.type.table is not None:
@@ -84,7 +84,7 @@ def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[R
             )
 
 
-def _places(compiled: Any, description: Sequence[Any]) -> Sequence[int | None]:
+def places_of(compiled: Any, description: Sequence[Any]) -> Sequence[int | None]:
     """Each result column's place in a row, found as SQLAlchemy finds it: by order, or by name."""
     entries = compiled._result_columns
     by_order = compiled._textual_ordered_columns or (
@@ -96,9 +96,12 @@ def _places(compiled: Any, description: Sequence[Any]) -> Sequence[int | None]:
     return [names.get(entry.keyname) for entry in entries]
 
 
-def _origin(entry: Any) -> tuple[Any, _Path | None]:
-    """The table's column that a result column shows, and the way to it; no way for what is computed."""
-    for shown in entry.objects:
+def origin(*objects: Any) -> tuple[Any, _Path | None]:
+    """The table's column that a column of a statement shows, and the way to it; no way for what is computed.
+
+    ``objects`` are what SQLAlchemy knows a column by.
+    """
+    for shown in objects:
         column: Any = shown
         path: list[Any] = []
         while column is not None:

@@ -11,7 +11,7 @@ from fieldvault.errors import ConfigurationError
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy import flush
 from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_columns
-from fieldvault.sqlalchemy.blind_index import indexes_of
+from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.results import check_rows
 from fieldvault.sqlalchemy.statements import refuse_unsupported, seal_rows
 from fieldvault.sqlalchemy.types import Encrypted

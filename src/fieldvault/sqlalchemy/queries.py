@@ -7,6 +7,7 @@ when it was compiled: an encrypted column may be selected, written, counted and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Exists, ScalarSelect, Select, Table
@@ -31,11 +32,12 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import _CompoundSelectKeyword
 
 from fieldvault.errors import UnsupportedQuery
+from fieldvault.sqlalchemy.recheck import Recheck, rechecks_of
 from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["refuse_questions"]
 
-_MEMO = "fieldvault_asks_nothing"
+_MEMO = "fieldvault_rechecks"
 
 _TRANSPARENT = (ClauseList, Grouping, Label)
 _DISTINCT_SETS = frozenset(
@@ -49,23 +51,32 @@ _DISTINCT_SETS = frozenset(
 )
 
 
-def refuse_questions(context: ExecutionContext | None) -> None:
+def refuse_questions(context: ExecutionContext | None) -> Sequence[Recheck]:
     """Look through the statement that is about to be sent, unless that was done when it was first compiled.
 
+    The answer are the comparisons whose rows have to be compared again.
+
     Raises:
-        UnsupportedQuery: the database would compare, order, group or compute with ciphertexts.
+        UnsupportedQuery: the database would compare, order, group or compute with ciphertexts, or answer for
+            rows that only look alike.
     """
     compiled = getattr(context, "compiled", None)
-    if compiled is None or _MEMO in compiled.__dict__:
-        return
+    if compiled is None:
+        return ()
+    known: Sequence[Recheck] | None = compiled.__dict__.get(_MEMO)
+    if known is not None:
+        return known
     state = getattr(compiled, "compile_state", None)
     # What an ORM query becomes has the ordering of its eager loads, and its entities' columns, in it.
     statement = getattr(state, "statement", None)
     if not isinstance(statement, ClauseElement):
         statement = compiled.statement
+    found: Sequence[Recheck] = ()
     if isinstance(statement, ClauseElement):
         _look_through(statement, statement)
-    compiled.__dict__[_MEMO] = True
+        found = rechecks_of(statement, compiled)
+    compiled.__dict__[_MEMO] = found
+    return found
 
 
 def _look_through(element: Any, owner: Any) -> None:

@@ -20,7 +20,9 @@ from fieldvault.errors import ScopeRequired
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.binding import name_of
 from fieldvault.sqlalchemy.opening import Prefetch, as_blob
-from fieldvault.sqlalchemy.origins import Reader, Reading, readings_of
+from fieldvault.sqlalchemy.origins import Reader, Reading, places_of, readings_of
+from fieldvault.sqlalchemy.queries import refuse_questions
+from fieldvault.sqlalchemy.recheck import Condition, conditions_of
 from fieldvault.vault import Vault
 
 __all__ = ["check_rows"]
@@ -51,17 +53,24 @@ def check_rows(
         readings = tuple(readings_of(compiled, connection.dialect, cursor.description))
         compiled.__dict__[_MEMO] = readings, tuple(each.binding.version for each in readings)
     if readings:
-        _have_checked(context, cursor, [_Check(reading, _refreshed(context)) for reading in readings])
+        rechecks = refuse_questions(context)
+        conditions = (
+            conditions_of(rechecks, places_of(compiled, cursor.description), context) if rechecks else []
+        )
+        checks = [_Check(reading, _refreshed(context)) for reading in readings]
+        _have_checked(context, cursor, checks, conditions)
 
 
-def _have_checked(context: Any, cursor: Any, checks: Sequence[_Check]) -> None:
+def _have_checked(
+    context: Any, cursor: Any, checks: Sequence[_Check], conditions: Sequence[Condition]
+) -> None:
     if context.engine._should_log_debug():
         context.engine = _EngineWithoutRowLog(context.engine)
     if getattr(context, "_insertmanyvalues_rows", None) is not None:
         # The rows of a bulk INSERT … RETURNING are fetched past the context's cursor, batch by batch.
-        context.fetchall_for_returning = lambda cursor: _CheckingCursor(cursor, checks).fetchall()
+        context.fetchall_for_returning = lambda cursor: _CheckingCursor(cursor, checks, conditions).fetchall()
     else:
-        context.cursor = _CheckingCursor(cursor, checks)
+        context.cursor = _CheckingCursor(cursor, checks, conditions)
 
 
 class _Check:
@@ -159,9 +168,10 @@ class _EngineWithoutRowLog:
 class _CheckingCursor:
     """A DBAPI cursor (PEP 249) that checks the rows it hands out; everything else is the cursor's own."""
 
-    def __init__(self, cursor: Any, checks: Sequence[_Check]) -> None:
+    def __init__(self, cursor: Any, checks: Sequence[_Check], conditions: Sequence[Condition]) -> None:
         self._cursor = cursor
         self._checks = checks
+        self._conditions = conditions
         self._ahead: deque[Any] = deque()
         self._page = 1
 
@@ -171,7 +181,7 @@ class _CheckingCursor:
     def fetchone(self) -> Any:
         """The next row; rows after the first are fetched ahead, so that their keys come in batches."""
         if not self._ahead:
-            self._ahead.extend(self._checked(self._cursor.fetchmany(self._page)))
+            self._ahead.extend(self._fetched(self._page))
             self._page = min(8 * self._page, _LARGEST_PAGE)
         return self._ahead.popleft() if self._ahead else None
 
@@ -180,7 +190,7 @@ class _CheckingCursor:
         wanted = size[0] if size else self._cursor.arraysize
         rows = [self._ahead.popleft() for _ in range(min(wanted, len(self._ahead)))]
         if len(rows) < wanted:
-            rows.extend(self._checked(self._cursor.fetchmany(wanted - len(rows))))
+            rows.extend(self._fetched(wanted - len(rows)))
         return rows
 
     def fetchall(self) -> Any:
@@ -188,6 +198,14 @@ class _CheckingCursor:
         rows = [*self._ahead, *self._checked(self._cursor.fetchall())]
         self._ahead.clear()
         return rows
+
+    def _fetched(self, size: int) -> list[Any]:
+        """At most so many rows; none only at the end, though all of a page may have been left out."""
+        while rows := self._cursor.fetchmany(size):
+            checked = self._checked(rows)
+            if checked:
+                return checked
+        return []
 
     def _checked(self, rows: Any) -> list[Any]:
         opened: list[Any] = []
@@ -197,7 +215,10 @@ class _CheckingCursor:
             prefetch = partial(self._prefetch, tuple(cells))
             for check in self._checks:
                 check.open(cells, prefetch)
-            opened.extend(zip(*cells, strict=True))
+            found: Iterable[Any] = zip(*cells, strict=True)
+            for place, holds in self._conditions:
+                found = [row for row in found if row[place] is not None and holds(row[place][0])]
+            opened.extend(found)
         return opened
 
     def _prefetch(self, cells: Sequence[Any]) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Dialect
 from fieldvault.errors import ScopeRequired, UnsupportedQuery
 from fieldvault.keys.records import KeySlot
 from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, canonical
-from fieldvault.sqlalchemy.blind_index import indexes_of
+from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.indexing import fill

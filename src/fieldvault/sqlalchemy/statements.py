@@ -16,7 +16,7 @@ from sqlalchemy.engine import Compiled, Dialect, ExecutionContext
 
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.binding import encrypted_columns
-from fieldvault.sqlalchemy.blind_index import indexes_of
+from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.embedded import Embedded, check_upsert
 from fieldvault.sqlalchemy.queries import refuse_questions
