@@ -96,8 +96,12 @@ def test_a_row_that_names_a_part_of_its_scope_is_taken_at_its_word(
         patient = session.scalars(select(Patient)).one()
         assert (patient.name, patient.extra) == ("Ada", "blood")
     assert {key.subject for key in vault.keys("acme")} == {None, "5"}
-    with Session(world.engine) as session, pytest.raises(errors.ScopeRequired, match="own_people"):
-        session.execute(insert(Patient), [{"id": "6", "shop": "acme", "name": "Bob", "extra": "x"}])
+    with Session(world.engine) as session:
+        session.execute(insert(Patient), [{"id": "6", "shop": "globex", "name": "Bob", "extra": "x"}])
+        session.commit()
+        assert session.get_one(Patient, "6").extra == "x"
+    with world.engine.begin() as connection, pytest.raises(errors.ScopeRequired, match="own_people"):
+        connection.execute(insert(Patient.__table__), [{"id": "7", "extra": "x"}])
 
 
 @pytest.mark.skipif(

@@ -238,23 +238,35 @@ def test_columns_of_another_table_do_not_say_whose_a_row_is(shop: World) -> None
         session.execute(twice).all()
 
 
-def test_a_union_does_not_say_whose_a_row_is(shop: World) -> None:
-    """Its columns come from several places; the scope has to say it, and then it is read."""
+def test_a_union_says_whose_its_rows_are_where_all_its_parts_do(shop: World) -> None:
+    """Each part has tenant and value from one and the same table."""
     names = union_all(
         select(Customer.shop, Customer.name).where(Customer.id == "li"),
         select(Customer.shop, Customer.name).where(Customer.id == "wu"),
     )
-    for statement in (names, select(names.subquery())):
+    statements = (names, select(names.subquery()))
+    for statement in statements:
         with shop.session() as session:
-            with shop.vault.scope(tenant="acme"):
-                assert sorted(tuple(row) for row in session.execute(statement)) == [
-                    ("acme", SECRET),
-                    ("acme", "wu"),
-                ]
+            assert sorted(tuple(row) for row in session.execute(statement)) == [
+                ("acme", SECRET),
+                ("acme", "wu"),
+            ]
             with shop.vault.scope(tenant="nordwind"), pytest.raises(errors.TenantMismatch):
                 session.execute(statement).all()
+    shop.raw_execute("UPDATE customers SET shop = 'nordwind' WHERE id = 'wu'")
+    for statement in statements:
+        with shop.session() as session, pytest.raises(errors.TenantMismatch):
+            session.execute(statement).all()
+
+
+def test_a_union_with_a_part_from_elsewhere_does_not_say_it(shop: World) -> None:
+    """A tenant of one table and a value of another need not belong together; the scope has to say it."""
+    mixed = union_all(
+        select(Customer.shop, Customer.name),
+        select(BOSS.shop, Customer.name).join(BOSS, BOSS.id != Customer.id),
+    ).subquery()
     with shop.session() as session, pytest.raises(errors.ScopeRequired):
-        session.execute(select(names.subquery())).all()
+        session.execute(select(mixed)).all()
 
 
 def test_a_text_by_name_is_read_under_a_scope(shop: World) -> None:

@@ -56,13 +56,18 @@ def open_many(
     alike = _open_alike(ring, blobs, field, tenant, subject, tenants, subjects)
     if alike is not None:
         return alike
+    refusal: FieldVaultError | None = None
+    opened: list[Any] = []
+    fresh_until = -inf
     try:
         opened, fresh_until = _open_run(
             ring, blobs, field, tenant, subject, tenants, subjects, erased, prefetch
         )
     except FieldVaultError as error:
+        refusal = error
+    if refusal is not None:
         # The frames below have in their locals what was opened before.
-        raise error.with_traceback(None) from None
+        raise refusal.with_traceback(None)
     if len(blobs) < 2 or ring.clock() < fresh_until:
         return opened
     half = len(blobs) // 2

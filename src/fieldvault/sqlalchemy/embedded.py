@@ -48,6 +48,11 @@ class Embedded:
                 raise UnsupportedQuery(f"the statement sets two columns called {name!r}; send two statements")
             self._given[name] = (key, value)
             type_ = _type_of(key, table)
+            if type_ is None and isinstance(getattr(_column_of(value), "type", None), Encrypted):
+                raise UnsupportedQuery(
+                    f"{value} is encrypted and opens where it is only, and {name} would be given its "
+                    "ciphertext; load the value and assign that"
+                )
             if type_ is not None:
                 self.encrypted[name] = type_
                 if rows_apart and _is_named(value):
@@ -149,6 +154,11 @@ def check_upsert(statement: Insert, table: Table) -> None:
             f"take the value from the row that was to be inserted: its {name} in statement.excluded "
             "(statement.inserted for MariaDB)"
         )
+
+
+def _column_of(value: Any) -> Any:
+    made = getattr(value, "__clause_element__", None)
+    return value if made is None else made()
 
 
 def _is_named(value: Any) -> bool:

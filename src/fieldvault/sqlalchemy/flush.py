@@ -22,7 +22,7 @@ from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.types import Encrypted
 
-__all__ = ["carry_insert", "carry_update", "put_all_back", "put_back"]
+__all__ = ["carry_insert", "carry_update", "encrypted_of", "put_all_back", "put_back"]
 
 _PENDING = "fieldvault: values of objects in flush"
 
@@ -32,7 +32,7 @@ _Carried = Iterable[tuple[dict[str, Any], str, Carrier]]
 
 def carry_insert(mapper: Mapper[Any], connection: Connection, target: Any) -> None:
     """Listener of ``before_insert``."""
-    encrypted = _encrypted(mapper)
+    encrypted = encrypted_of(mapper)
     if not encrypted:
         return
     scope = _scope_of(mapper)
@@ -52,7 +52,7 @@ def carry_update(mapper: Mapper[Any], connection: Connection, target: Any) -> No
 
     A row that moves to another tenant or subject has all its values sealed anew.
     """
-    encrypted = _encrypted(mapper)
+    encrypted = encrypted_of(mapper)
     if not encrypted:
         return
     scope = _scope_of(mapper)
@@ -85,13 +85,14 @@ def put_all_back(session: Session, transaction: SessionTransaction) -> None:
             _restore(carried)
 
 
-def _encrypted(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
+def encrypted_of(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
     """The encrypted columns of a model by attribute."""
     return {
-        attribute.key: cast("Column[Any]", column)
+        attribute.key: column
         for attribute in mapper.column_attrs
         for column in attribute.columns
-        if isinstance(column.type, Encrypted)
+        # A column_property of an expression is read, and never written.
+        if isinstance(column, Column) and isinstance(column.type, Encrypted)
     }
 
 

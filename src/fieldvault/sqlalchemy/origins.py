@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Column, Table
 from sqlalchemy.engine import Dialect
-from sqlalchemy.sql.elements import Label
+from sqlalchemy.sql.elements import Cast, Label, Null, TypeCoerce
 
 from fieldvault.sqlalchemy.binding import Binding, RowScope
 from fieldvault.sqlalchemy.opening import OpenPage, page_opener
 from fieldvault.sqlalchemy.types import Encrypted
 
-__all__ = ["Reader", "Reading", "origin", "places_of", "readings_of"]
+__all__ = ["Reader", "Reading", "is_null", "origin", "places_of", "readings_of"]
 
 Reader = Callable[[Sequence[Sequence[Any]]], Sequence[Any]]
 """From a page, a sequence of cells for each place of a row, to what one column says, as Python has it."""
@@ -102,19 +102,35 @@ def origin(*objects: Any) -> tuple[Any, _Path | None]:
     ``objects`` are what SQLAlchemy knows a column by.
     """
     for shown in objects:
-        column: Any = shown
-        path: list[Any] = []
-        while column is not None:
-            if isinstance(column, Label):
-                column = column.element
-                continue
-            table = getattr(column, "table", None)
-            path.append(table)
-            if isinstance(table, Table):
-                return column, tuple(path)
-            proxied: Sequence[Any] = () if table is None else column._proxies
-            column = proxied[0] if len(proxied) == 1 else None
+        found = _traced(shown)
+        if found is not None:
+            return found
     return None, None
+
+
+def _traced(column: Any) -> tuple[Any, _Path] | None:
+    while isinstance(column, Label):
+        column = column.element
+    table = getattr(column, "table", None)
+    if isinstance(table, Table):
+        return column, (table,)
+    if table is None:
+        return None
+    # A column of a union shows one of each part of it; a renamed one is known by its label as well.
+    traced = [_traced(each) for each in column._proxies if not is_null(each)]
+    found = [each for each in traced if each is not None]
+    if not found or len(found) < len(traced):
+        return None
+    column, way = found[0]
+    ways = dict.fromkeys(path for _, path in found)
+    return column, (table, *way) if len(ways) == 1 else (table, tuple(ways), way[-1])
+
+
+def is_null(element: Any) -> bool:
+    """Whether it is NULL, also where it is given a type or a name."""
+    while isinstance(element, Label | Cast | TypeCoerce):
+        element = element.clause if isinstance(element, Cast | TypeCoerce) else element.element
+    return isinstance(element, Null)
 
 
 def _reader(place: int, column: Column[Any], dialect: Dialect, description: Any) -> Reader:

@@ -12,6 +12,7 @@ from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy import flush
 from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
+from fieldvault.sqlalchemy.bulk import carry_bulk
 from fieldvault.sqlalchemy.results import check_rows
 from fieldvault.sqlalchemy.statements import refuse_unsupported, seal_rows
 from fieldvault.sqlalchemy.types import Encrypted
@@ -38,23 +39,44 @@ def protect(base: type[DeclarativeBase], vault: Vault) -> None:
     if metadata is None or registry is None:
         raise ConfigurationError("protect(Base, vault) wants a declarative base")
     binding = binding_of(metadata)
-    for mapper in registry.mappers:
-        if issubclass(mapper.class_, base):
-            _learn(mapper, mapper.class_)
     if base not in binding.bases:
         binding.bases.add(base)
-        event.listen(base, "after_mapper_constructed", _learn, propagate=True)
-        event.listen(base, "before_insert", flush.carry_insert, propagate=True)
-        event.listen(base, "before_update", flush.carry_update, propagate=True)
-        # Before the application's own handlers, which see values then.
-        event.listen(base, "after_insert", flush.put_back, propagate=True, insert=True)
-        event.listen(base, "after_update", flush.put_back, propagate=True, insert=True)
+        _listen(base)
+    for mapper in registry.mappers:
+        _adopt(mapper, mapper.class_)
     if not event.contains(Engine, "before_execute", seal_rows):
         event.listen(Engine, "before_execute", seal_rows, retval=True)
         event.listen(Engine, "before_cursor_execute", refuse_unsupported)
         event.listen(Engine, "after_cursor_execute", check_rows)
+        event.listen(Session, "do_orm_execute", carry_bulk)
         event.listen(Session, "after_transaction_end", flush.put_all_back)
+        event.listen(Mapper, "after_mapper_constructed", _adopt)
     binding.current = vault
+
+
+def _listen(class_: type) -> None:
+    event.listen(class_, "before_insert", flush.carry_insert, propagate=True)
+    event.listen(class_, "before_update", flush.carry_update, propagate=True)
+    # Before the application's own handlers, which see values then.
+    event.listen(class_, "after_insert", flush.put_back, propagate=True, insert=True)
+    event.listen(class_, "after_update", flush.put_back, propagate=True, insert=True)
+
+
+def _adopt(mapper: Mapper[Any], class_: type) -> None:
+    """Take in a model whose tables are protected; one mapped imperatively has no base to listen at."""
+    bindings = {
+        binding_of(table.metadata)
+        for table in mapper.tables
+        if isinstance(table, Table) and encrypted_columns(table)
+    }
+    protected = [binding for binding in bindings if binding.bases]
+    if not protected:
+        return
+    for binding in protected:
+        if not any(issubclass(class_, known) for known in binding.bases):
+            binding.bases.add(class_)
+            _listen(class_)
+    _learn(mapper, class_)
 
 
 def _learn(mapper: Mapper[Any], class_: type) -> None:

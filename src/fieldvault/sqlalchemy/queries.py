@@ -32,6 +32,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import _CompoundSelectKeyword
 
 from fieldvault.errors import UnsupportedQuery
+from fieldvault.sqlalchemy.origins import is_null
 from fieldvault.sqlalchemy.recheck import Recheck, rechecks_of
 from fieldvault.sqlalchemy.types import Encrypted
 
@@ -85,6 +86,7 @@ def _look_through(element: Any, owner: Any) -> None:
         _check_select(element)
     elif isinstance(element, CompoundSelect):
         _check_order(element)
+        _check_parts(element)
         if element.keyword in _DISTINCT_SETS:
             for select in element.selects:
                 _check_distinct(select, element.keyword.value)
@@ -105,7 +107,11 @@ def _may_hold(owner: Any, held: Any) -> bool:
     if isinstance(owner, FunctionElement):
         return getattr(owner, "name", "") == "count"
     if isinstance(owner, Case):
-        return owner.value is not held
+        results = [result for _, result in owner.whens] + [owner.else_]
+        same = all(each is None or is_null(each) or _field(each) == _field(held) for each in results)
+        return owner.value is not held and same
+    if type(owner).__name__ == "DistinctOnClause":
+        return False
     return not isinstance(owner, ColumnElement) or isinstance(owner, ScalarSelect | Exists | TypeCoerce)
 
 
@@ -137,6 +143,22 @@ def _check_distinct(select: Any, what: str) -> None:
         key = getattr(getattr(column, "table", None), "primary_key", None)
         if not key or any(chosen.corresponding_column(part) is None for part in key):
             raise _refusal(column, what)
+
+
+def _check_parts(union: CompoundSelect[Any]) -> None:
+    """One column of a union has one type, and so opens the values of one field."""
+    for column in zip(*(part.selected_columns for part in union.selects), strict=False):
+        shown = [each for each in column if not is_null(each)]
+        for each in shown:
+            if _is_encrypted(each) and any(_field(other) != _field(each) for other in shown):
+                raise UnsupportedQuery(
+                    f"the parts of a {union.keyword.value} put {_field(each)}, which is encrypted, and "
+                    "something else into one column; give the columns the same field, or send two statements"
+                )
+
+
+def _field(element: Any) -> str | None:
+    return element.type.field if _is_encrypted(element) else None
 
 
 def _ordered(clause: Any) -> Any:

@@ -6,7 +6,6 @@ gets a wrapper, which looks at each fetched page before any processor does.
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -23,6 +22,7 @@ from fieldvault.sqlalchemy.opening import Prefetch, as_blob
 from fieldvault.sqlalchemy.origins import Reader, Reading, places_of, readings_of
 from fieldvault.sqlalchemy.queries import refuse_questions
 from fieldvault.sqlalchemy.recheck import Condition, conditions_of
+from fieldvault.sqlalchemy.refreshing import refreshed, scope_of
 from fieldvault.vault import Vault
 
 __all__ = ["check_rows"]
@@ -57,7 +57,8 @@ def check_rows(
         conditions = (
             conditions_of(rechecks, places_of(compiled, cursor.description), context) if rechecks else []
         )
-        checks = [_Check(reading, _refreshed(context)) for reading in readings]
+        state = refreshed(context)
+        checks = [_Check(reading, state, connection) for reading in readings]
         _have_checked(context, cursor, checks, conditions)
 
 
@@ -76,14 +77,22 @@ def _have_checked(
 class _Check:
     """What one execution of a statement reads of one table's encrypted columns, and whose it has to be."""
 
-    def __init__(self, reading: Reading, refreshed: InstanceState[Any] | None) -> None:
+    def __init__(
+        self, reading: Reading, refreshed: InstanceState[Any] | None, connection: Connection
+    ) -> None:
         self._reading = reading
         self._tenant, self._subject = reading.tenant, reading.subject
         if refreshed is not None and reading.direct:
             scope = getattr(refreshed.class_, "__vault__", None)
             if isinstance(scope, KeyScope):
-                self._tenant = self._tenant or _known(refreshed, scope.tenant)
-                self._subject = self._subject or _known(refreshed, scope.subject)
+                said = scope_of(refreshed, scope, connection, self._needs_tenant())
+                self._tenant, self._subject = self._tenant or said[0], self._subject or said[1]
+
+    def _needs_tenant(self) -> bool:
+        """Whether rows have a tenant that neither the statement nor the ambient scope names."""
+        scope = self._reading.scope
+        names_tenant = scope is not None and scope.tenant is not None
+        return names_tenant and self._tenant is None and self.vault.ambient.get().tenant is None
 
     def open(self, cells: list[Any], prefetch: Prefetch) -> None:
         """Put what a page's encrypted columns hold in place of their ``cells``, checked against its row.
@@ -102,9 +111,7 @@ class _Check:
         ]
         if not full:
             return
-        scope = reading.scope
-        names_tenant = scope is not None and scope.tenant is not None
-        if names_tenant and self._tenant is None and reading.binding.vault.ambient.get().tenant is None:
+        if self._needs_tenant():
             raise ScopeRequired(
                 f"the statement reads encrypted columns of {reading.table.name} without the column that says "
                 "whose they are; select that too, or work inside vault.scope(tenant=…)"
@@ -130,20 +137,6 @@ def _names(read: Reader | None, cells: Sequence[Any]) -> Sequence[str] | None:
         return None
     said = read(cells)
     return said if set(map(type, said)) == {str} else list(map(_name, said))
-
-
-def _refreshed(context: Any) -> InstanceState[Any] | None:
-    """The object whose own attributes are loaded: refreshed, or a deferred or expired one of them."""
-    options = context.execution_options.get("_sa_orm_load_options")
-    state: InstanceState[Any] | None = getattr(options, "_refresh_state", None)
-    return state
-
-
-def _known(state: InstanceState[Any], name: str | None) -> Reader | None:
-    """Reads what an object knows of its own scope, for a statement that does not select it."""
-    # As the row in the database has it: a change that waits for its flush is not there yet.
-    value = None if name is None else state.committed_state.get(name, state.dict.get(name))
-    return (lambda cells: [value] * len(cells[0])) if isinstance(value, str | int | uuid.UUID) else None
 
 
 def _name(value: Any) -> str:

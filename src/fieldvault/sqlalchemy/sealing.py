@@ -73,8 +73,8 @@ def bind_processor(column: BoundColumn) -> Callable[[Any], Any]:
         if value is None:
             return None
         raise UnsupportedQuery(
-            f"{column.field} is encrypted, and the statement does not show which row a value is for; insert "
-            "into its table, or update it, by a statement of its own"
+            f"{column.field} is encrypted, and the statement does not show which row a value is for; write "
+            "it by insert() or update() of its table, and compare with it in Python"
         )
 
     return process
