@@ -21,15 +21,21 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 # The tests whose subject meets SQLAlchemy, and so are run on both releases.
 SQLALCHEMY_TESTS := $(wildcard $(addprefix tests/,sqlalchemy keystores lifecycle cli docs examples servers))
 
-.PHONY: demo test lint format bench lock clean
+.PHONY: demo test test-2.1 test-2.0 lint format bench lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/demo.py
 
+# Both at once, each shown when it has ended.
 test: lint $(VENV_SA20)/.dev
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-2.1 test-2.0
+
+test-2.1:
 	@echo "== tests, SQLAlchemy 2.1"
 	@$(BIN)/python -m pytest --quiet --cov
+
+test-2.0:
 	@echo "== tests, SQLAlchemy 2.0"
 	@$(VENV_SA20)/bin/python -m pytest --quiet $(SQLALCHEMY_TESTS)
 

@@ -1,18 +1,22 @@
 """The same through ``AsyncSession``: drivers hand rows to an event loop, and nothing else differs."""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, make_url, select, update
+from sqlalchemy import event, insert, make_url, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from fieldvault import errors
 from fieldvault.sqlalchemy import protect
+from fieldvault.testing.fakes import FaultyKMS
 from tests.sqlalchemy.conftest import MakeVault
+from tests.sqlalchemy.members import Club, Member
 from tests.sqlalchemy.shop import CUSTOMERS, MEMOS, OTHER_SECRET, SECRET, Base, Customer, Memo, Order
 from tests.sqlalchemy.world import carriers_in
 
@@ -121,5 +125,111 @@ def test_what_fails_fails_alike(run: Callable[[Work], None], make_vault: MakeVau
         async with AsyncSession(engine) as session:
             with pytest.raises(errors.DecryptionError):
                 await session.get(Customer, "ada")
+
+    run(work)
+
+
+async def _stalls(work: Coroutine[Any, Any, None]) -> float:
+    """The longest time that the event loop did nothing else while a coroutine ran."""
+    longest, last = 0.0, time.monotonic()
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        await asyncio.sleep(0.005)
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+    await task
+    return longest
+
+
+def test_a_cold_key_does_not_hold_up_the_event_loop(
+    run: Callable[[Work], None], make_vault: MakeVault
+) -> None:
+    """Writing, reading and searching: whatever waits for the KMS waits in a thread."""
+    vault = make_vault()
+    assert isinstance(vault.kms, FaultyKMS)
+    kms = vault.kms
+    protect(Base, vault)
+    protect(Club, vault)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with engine.begin() as connection:
+            await connection.run_sync(Club.metadata.create_all)
+
+        async def flush() -> None:
+            async with AsyncSession(engine) as session:
+                session.add(Customer(id="li", shop="acme", name=SECRET))
+                session.add(Member(id="li", club="acme", email="li@example.com"))
+                await session.commit()
+
+        async def bulk() -> None:
+            async with AsyncSession(engine) as session:
+                await session.execute(insert(Customer), [{"id": "b", "shop": "nordwind", "name": "bulk"}])
+                await session.commit()
+
+        async def change() -> None:
+            async with AsyncSession(engine) as session:
+                customer = await session.get_one(Customer, "li")
+                customer.name = "Li"
+                await session.commit()
+
+        async def read() -> None:
+            async with AsyncSession(engine) as session:
+                assert len((await session.scalars(select(Customer))).all()) == 2
+
+        async def read_core() -> None:
+            async with engine.connect() as connection:
+                result = await connection.execute(select(CUSTOMERS.c.shop, CUSTOMERS.c.name))
+                assert len(result.all()) == 2
+
+        async def stream() -> None:
+            async with AsyncSession(engine) as session:
+                found = await session.stream_scalars(select(Customer).execution_options(yield_per=1))
+                assert len([each async for each in found]) == 2
+
+        async def search() -> None:
+            async with AsyncSession(engine) as session:
+                with vault.scope(tenant="acme"):
+                    query = select(Member).where(Member.email == "li@example.com")
+                    assert (await session.scalars(query)).one().id == "li"
+
+        for step in (flush, bulk, change, read, read_core, stream, search):
+            vault.ring.cache.drop(None)
+            before = len(kms.calls)
+            held = kms.hold()
+            slow = threading.Timer(0.4, held.release)
+            slow.start()
+            longest = await _stalls(step())
+            slow.join()
+            assert len(kms.calls) > before, step.__name__
+            assert longest < 0.3, step.__name__
+            kms.heal()
+
+    run(work)
+
+
+def test_the_keys_of_a_flush_come_before_its_first_statement(
+    run: Callable[[Work], None], make_vault: MakeVault
+) -> None:
+    """In one batch, so that nobody waits for the KMS while the database holds locks."""
+    vault = make_vault()
+    assert isinstance(vault.kms, FaultyKMS)
+    kms = vault.kms
+    protect(Base, vault)
+    order: list[str] = []
+
+    async def work(engine: AsyncEngine) -> None:
+        event.listen(engine.sync_engine, "before_cursor_execute", lambda *args: order.append(args[2][:6]))
+        calls = len(kms.calls)
+        async with AsyncSession(engine) as session:
+            session.add_all(Customer(shop=f"shop{number}", name=SECRET) for number in range(20))
+            session.add_all(Order(shop=f"shop{number}", address=OTHER_SECRET) for number in range(20))
+            order.clear()
+            await session.flush()
+            assert order[0] == "INSERT"
+            made = kms.calls[calls:]
+            del kms.calls[:]
+            await session.commit()
+        assert len(made) <= 40 + 20
+        assert kms.calls == []
 
     run(work)

@@ -101,7 +101,7 @@ def test_a_row_that_names_a_part_of_its_scope_is_taken_at_its_word(
         session.commit()
         assert session.get_one(Patient, "6").extra == "x"
     with world.engine.begin() as connection, pytest.raises(errors.ScopeRequired, match="own_people"):
-        connection.execute(insert(Patient.__table__), [{"id": "7", "extra": "x"}])
+        connection.execute(insert(Own.metadata.tables["own_patients"]), [{"id": "7", "extra": "x"}])
 
 
 @pytest.mark.skipif(
@@ -186,3 +186,24 @@ def test_the_frames_of_a_page_that_fails_show_nothing_of_what_was_opened(world: 
     assert isinstance(error, errors.DecryptionError | errors.MalformedCiphertext)
     shown = traceback.TracebackException.from_exception(error, capture_locals=True)
     assert not [line for line in shown.format() if SECRET in line]
+
+
+@pytest.mark.parametrize("how", ["values", "rows", "ORM", "alias"])
+def test_an_update_in_a_scope_reaches_the_rows_of_that_scope_only(world: World, how: str) -> None:
+    """What it writes is sealed for the scope; in another's row nobody could read it any more."""
+    for name, shop in (("li", "acme"), ("wu", "acme"), ("ada", "nordwind")):
+        world.save(Customer(id=name, shop=shop, name=name))
+    with world.vault.scope(tenant="acme", subject="li"):
+        if how == "ORM":
+            with world.session() as session:
+                session.execute(update(Customer).values(name="new"))
+                session.commit()
+        else:
+            table: Any = CUSTOMERS.alias() if how == "alias" else CUSTOMERS
+            statement = update(table)
+            world.execute(
+                *(statement, [{"name": "new"}]) if how == "rows" else (statement.values(name="new"),)
+            )
+    with world.session() as session:
+        names = {each.id: each.name for each in session.scalars(select(Customer))}
+    assert names == {"li": "new", "wu": "wu", "ada": "ada"}

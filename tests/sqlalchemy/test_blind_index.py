@@ -6,13 +6,14 @@ from datetime import date
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, create_engine, delete, func, insert, literal, select, update
+from sqlalchemy import String, bindparam, create_engine, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 
 from fieldvault import errors
 from fieldvault.keys.records import KeySlot, Purpose
 from fieldvault.sqlalchemy import BlindIndex, Encrypted, protect
+from fieldvault.sqlalchemy.matching import Match
 from fieldvault.testing.fakes import FaultyKMS
 from tests.sqlalchemy.conftest import MakeVault
 from tests.sqlalchemy.members import MEMBERS, Club, Member
@@ -368,3 +369,39 @@ def test_an_index_of_what_is_no_encrypted_column_is_refused() -> None:
     with pytest.raises(errors.ConfigurationError):
         BlindIndex(())
     assert isinstance(MEMBERS.c.email.type, Encrypted)
+
+
+def test_a_function_that_keeps_a_part_says_so(make_vault: MakeVault) -> None:
+    """Otherwise == of the column would find what only ends alike."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Guest(Own):
+        __tablename__ = "guests_with_ends"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        phone: Mapped[str] = mapped_column(Encrypted(String))
+        phone_end: Mapped[bytes | None] = mapped_column(BlindIndex("phone", normalize=_end, partial=True))
+
+    protect(Own, make_vault())
+    with pytest.raises(errors.UnsupportedQuery):
+        _ = Guest.phone == "138-0000-1234"
+    assert isinstance(Guest.phone_end == "1234", Match)
+    assert "partial=True" in repr(Guest.__table__.c.phone_end.type)
+    assert "phone_end = " in str(Guest.phone_end == Guest.id)
+
+
+def _end(value: str) -> str:
+    return value[-4:]
+
+
+def test_index_columns_stand_in_updates_as_others_do(club: World) -> None:
+    """SQLAlchemy compares columns with each other when it looks for them."""
+    club.save(Member(**_row("1")))
+    with club.vault.scope(tenant="acme", subject="1"), club.session() as session:
+        member = session.get_one(Member, "1")
+        statement = update(Member).where(Member.id == "1").values(email=None, email_index=None)
+        session.execute(statement)
+        session.commit()
+        assert member.email is None
+    assert tokens(club, "1")["email_index"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from fieldvault.keys.cache import CachedKey, KeyCache
@@ -50,6 +51,22 @@ class Budget:
             if not reserved:
                 return False
         return True
+
+    def stock(self, keys: Sequence[CachedKey]) -> None:
+        """Reserve blocks for those keys that have none left, all in one step, as far as they may have one.
+
+        Raises:
+            KeyStoreError: nothing could be reserved.
+        """
+        empty = {
+            key.record.key_id: key
+            for key in keys
+            if not operator.length_hint(key.uses) and not self.is_aged(key.record)
+        }
+        if empty:
+            granted = self._store.reserve(list(empty), self._rotation.block, limit=self._rotation.max_uses)
+            for key_id in granted:
+                self._cache.grant(empty[key_id], self._rotation.block)
 
     def may_wait(self, key: CachedKey) -> bool:
         """Whether the next message might have to ask the key store."""

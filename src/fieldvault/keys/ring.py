@@ -146,7 +146,8 @@ class KeyRing:
         for slot in wanted:
             _check_names(slot)
         if wanted:
-            self.loader.active(wanted)
+            keys = self.loader.active(wanted).values()
+            self.budget.stock([key for key in keys if isinstance(key, CachedKey)])
 
     def rotate(self, slot: KeySlot) -> KeyRecord:
         """A new active key for the slot; the former one is retired and still opens what it sealed.

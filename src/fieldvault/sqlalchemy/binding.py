@@ -23,6 +23,7 @@ __all__ = [
     "encrypted_columns",
     "name_of",
     "note_column",
+    "stored_name",
 ]
 
 _KEY = "fieldvault"
@@ -121,8 +122,10 @@ class Binding:
             )
         return self.ambient_tenant(table), None if scope.subject is None else ambient.subject
 
-    def ambient_tenant(self, table: str) -> str:
+    def ambient_tenant(self, table: str, *, scoped: bool = False) -> str:
         """The tenant of the ambient scope, or the vault's default.
+
+        ``scoped`` says that the model names where its rows have it, which does not help here.
 
         Raises:
             ScopeRequired: there is neither.
@@ -133,8 +136,12 @@ class Binding:
             tenant = vault.default_tenant
         if tenant is None:
             raise ScopeRequired(
-                f"no tenant is known for a row of {table}: work inside vault.scope(tenant=…), "
-                "or say in the model where its rows have it: __vault__ = KeyScope(tenant=…)"
+                f"no tenant is known for a row of {table}: work inside vault.scope(tenant=…)"
+                + (
+                    ""
+                    if scoped
+                    else ", or say in the model where its rows have it: __vault__ = KeyScope(tenant=…)"
+                )
             )
         return tenant
 
@@ -182,6 +189,13 @@ def canonical(column: Any, value: Any) -> Any:
         if refused:
             raise ConfigurationError(f"{column} names a scope and takes no such text: it is {type_}")
     return value
+
+
+def stored_name(column: Any, name: str) -> Any:
+    """The name of a tenant or a subject as its column has it: text, an integer or a UUID."""
+    if isinstance(column.type, Integer):
+        return int(name)
+    return uuid.UUID(name) if isinstance(column.type, Uuid) and column.type.as_uuid else name
 
 
 def name_of(value: Any, where: str) -> str:

@@ -27,6 +27,8 @@ class BlindIndex(TypeDecorator[bytes]):
     normalizer of ``fieldvault.search``, its name, or a function from a value to text or ``None``; for several
     attributes one for each. ``bits`` shortens the tokens, so that different values share one. ``name`` pins
     the name that tokens are bound to, by default ``table.column``: pin it before you rename either.
+    ``partial`` says of a function that it keeps a part of a value only, as ``last(4)`` does by its nature:
+    such an index answers for itself, and not for the column.
 
     The column is filled wherever the encrypted columns are written, and never by the application. ``==``,
     ``!=`` and ``in_`` of an encrypted column use it; of the index itself, they take what is indexed: a value,
@@ -50,6 +52,7 @@ class BlindIndex(TypeDecorator[bytes]):
         normalize: Any = "exact",
         bits: int = MAX_BITS,
         name: str | None = None,
+        partial: bool = False,
     ) -> None:
         super().__init__()
         self.of = (of,) if isinstance(of, str) else tuple(of)
@@ -57,6 +60,7 @@ class BlindIndex(TypeDecorator[bytes]):
         self.normalize = tuple(map(normalizer, normalize if each else (normalize,) * len(self.of)))
         self.bits = bits
         self.name = name
+        self.partial = partial
         # Refuses what can be refused before there is a table.
         self.spec = self.spec_for(self.of, "index" if name is None else name)
 
@@ -68,6 +72,8 @@ class BlindIndex(TypeDecorator[bytes]):
             parts.append(f"bits={self.bits}")
         if self.name is not None:
             parts.append(f"name={self.name!r}")
+        if self.partial:
+            parts.append("partial=True")
         return f"BlindIndex({', '.join(parts)})"
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:

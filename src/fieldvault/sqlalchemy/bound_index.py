@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Column, Table
 
 from fieldvault.errors import ConfigurationError
+from fieldvault.search.normalize import is_partial
 from fieldvault.search.tokens import IndexSpec
 from fieldvault.sqlalchemy.binding import Binding, binding_of, encrypted_columns
 
@@ -24,6 +25,12 @@ class BoundIndex:
     column: Column[Any]
     sources: tuple[Column[Any], ...]
     spec: IndexSpec
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it indexes parts of values only, and so is asked for by itself only."""
+        type_: Any = self.column.type
+        return bool(type_.partial) or any(map(is_partial, self.spec.normalizers))
 
     @property
     def key(self) -> str:

@@ -32,6 +32,11 @@ def check_column(column: Column[Any], table: Table) -> None:
         )
     if column.onupdate is not None:
         raise ConfigurationError(f"{name} and has an onupdate; assign the value where the row is changed")
+    if column.unique or column.index:
+        raise ConfigurationError(
+            f"{name} and unique or indexed; ciphertexts of one value differ, so the database would notice no "
+            "duplicate and find nothing: let a BlindIndex beside it be unique or indexed"
+        )
     if column.primary_key or column.foreign_keys:
         raise ConfigurationError(
             f"{name} and is a key; ciphertexts of one value differ, so no row would be found by it"

@@ -18,6 +18,15 @@ _EQUALITY = (operators.eq, operators.ne)
 _PRESENCE = (*_EQUALITY, operators.is_, operators.is_not)
 
 
+_WORDS = {operators.eq: "==", operators.ne: "!=", operators.lt: "<", operators.gt: ">"}
+_WORDS |= {
+    operators.le: "<=",
+    operators.ge: ">=",
+    operators.desc_op: "ORDER BY",
+    operators.asc_op: "ORDER BY",
+}
+
+
 class EncryptedComparator(TypeEngine.Comparator[Any]):
     """Lets a query ask whether there is a value and, where there is a blind index, whether it is that one."""
 
@@ -57,7 +66,7 @@ def _refuse(element: _Incomparable, compiler: Any, **kwargs: Any) -> NoReturn:
 
 
 def _refusal(expression: ColumnElement[Any], op: Any) -> UnsupportedQuery:
-    name = getattr(op, "__name__", str(op))
+    name = _WORDS.get(op) or getattr(op, "__name__", str(op)).removesuffix("_op")
     return UnsupportedQuery(
         f"{getattr(expression.type, 'field', None) or expression} is encrypted, so the database cannot "
         f"answer {name!r} on it; "

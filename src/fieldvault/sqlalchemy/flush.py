@@ -22,7 +22,7 @@ from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.types import Encrypted
 
-__all__ = ["carry_insert", "carry_update", "encrypted_of", "put_all_back", "put_back"]
+__all__ = ["carry_insert", "carry_update", "encrypted_of", "put_all_back", "put_back", "set_default"]
 
 _PENDING = "fieldvault: values of objects in flush"
 
@@ -40,10 +40,10 @@ def carry_insert(mapper: Mapper[Any], connection: Connection, target: Any) -> No
     # sealed under them.
     for name in () if scope is None else (scope.tenant, scope.subject):
         if name is not None and getattr(target, name) is None:
-            _set_default(target, name, mapper.attrs[name].columns)
+            set_default(target, name, mapper.attrs[name].columns)
     for key, column in encrypted.items():
         if attributes.instance_dict(target).get(key) is None:
-            _set_default(target, key, [column])
+            set_default(target, key, [column])
     _carry(mapper, target, encrypted)
 
 
@@ -112,7 +112,8 @@ def _scope_of(mapper: Mapper[Any]) -> KeyScope | None:
     return getattr(mapper.class_, "__vault__", None)
 
 
-def _set_default(target: Any, name: str, columns: Iterable[Any]) -> None:
+def set_default(target: Any, name: str, columns: Iterable[Any]) -> None:
+    """Give an attribute what Python would put into its column."""
     for column in columns:
         value = default_of(column, attributes.instance_dict(target))
         if value is not None:

@@ -6,30 +6,42 @@ that the query is executed in, and on the index keys of that moment.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from sqlalchemy import Integer, Table, Uuid, and_
+from sqlalchemy import Table, and_
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ClauseElement, ColumnElement, Null
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ClauseElement, ColumnElement
 from sqlalchemy.types import Boolean, TypeEngine
 
 from fieldvault.errors import UnsupportedQuery
-from fieldvault.search.normalize import is_partial
+from fieldvault.sqlalchemy.binding import stored_name
 from fieldvault.sqlalchemy.bound_index import BoundIndex, indexes_of
 from fieldvault.sqlalchemy.carrier import Sealed
 from fieldvault.sqlalchemy.indexing import content_of
+from fieldvault.sqlalchemy.waiting import fetch_index_keys
 
-__all__ = ["IndexComparator", "Match", "match"]
+__all__ = ["IndexComparator", "Match", "match", "tenant_of_search"]
 
 _POSITIVE = (operators.eq, operators.in_op)
 _OPERATORS = (*_POSITIVE, operators.ne, operators.not_in_op)
 
 # Only types of the application's own ask for a dialect when they convert a value.
 _DIALECT = DefaultDialect()
+
+
+def tenant_of_search(index: BoundIndex) -> str:
+    """Whose tokens are looked for: the ambient scope's tenant.
+
+    Raises:
+        ScopeRequired: there is none.
+    """
+    scope = index.binding.scopes.get(index.table)
+    return index.binding.ambient_tenant(
+        index.table.name, scoped=scope is not None and scope.tenant is not None
+    )
 
 
 class Match(BinaryExpression[bool]):
@@ -62,7 +74,8 @@ class _Sought:
     def __call__(self) -> list[Sealed]:
         """The tokens, each with what it was made of, for comparing what a truncated index finds."""
         index = self._index
-        tenant = index.binding.ambient_tenant(index.table.name)
+        tenant = tenant_of_search(index)
+        fetch_index_keys(index.binding.vault, [tenant])
         keys = index.binding.vault.ring.index_keys(tenant)
         contents = [content_of(index, values, _DIALECT) for values in self._values]
         return [
@@ -88,12 +101,9 @@ class _Tenant:
         self._index = index
 
     def __call__(self) -> Any:
-        name = self._index.binding.ambient_tenant(self._index.table.name)
+        name = tenant_of_search(self._index)
         scope = self._index.binding.scopes.get(self._index.table)
-        type_ = None if scope is None or scope.tenant is None else scope.tenant.type
-        if isinstance(type_, Integer):
-            return int(name)
-        return uuid.UUID(name) if isinstance(type_, Uuid) and type_.as_uuid else name
+        return name if scope is None or scope.tenant is None else stored_name(scope.tenant, name)
 
 
 def match(expression: Any, operator: Any, other: Any) -> ColumnElement[bool] | None:
@@ -115,8 +125,11 @@ class IndexComparator(TypeEngine.Comparator[Any]):
         Raises:
             UnsupportedQuery: a token, a parameter without a value, or another kind of comparison.
         """
-        value = other[0] if other else None
-        if op in _OPERATORS and value is not None and not isinstance(value, Null):
+        value: Any = other[0] if other else None
+        # SQLAlchemy finds columns in lists and dictionaries by comparing them.
+        shown = value.__clause_element__() if hasattr(value, "__clause_element__") else value
+        is_column = isinstance(shown, ColumnElement) and not isinstance(shown, BindParameter)
+        if op in _OPERATORS and value is not None and not is_column:
             table = getattr(self.expr, "table", None)
             index = _bound_to(self.expr)
             values = _values(op, value)
@@ -183,6 +196,6 @@ def _index_for(expression: Any) -> BoundIndex | None:
         for index in indexes_of(table)
         if len(index.sources) == 1
         and index.sources[0].type.field == expression.type.field  # type: ignore[attr-defined]
-        and not is_partial(index.spec.normalizers[0])
+        and not index.is_partial
     ]
     return max(found, key=lambda index: index.spec.bits, default=None)

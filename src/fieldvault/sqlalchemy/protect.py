@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapper, Session
 from fieldvault.errors import ConfigurationError
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy import flush
+from fieldvault.sqlalchemy.before_flush import fetch_keys
 from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.bulk import carry_bulk
@@ -48,6 +49,7 @@ def protect(base: type[DeclarativeBase], vault: Vault) -> None:
         event.listen(Engine, "before_execute", seal_rows, retval=True)
         event.listen(Engine, "before_cursor_execute", refuse_unsupported)
         event.listen(Engine, "after_cursor_execute", check_rows)
+        event.listen(Session, "before_flush", fetch_keys)
         event.listen(Session, "do_orm_execute", carry_bulk)
         event.listen(Session, "after_transaction_end", flush.put_all_back)
         event.listen(Mapper, "after_mapper_constructed", _adopt)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.engine import ExecutionContext
+from sqlalchemy.engine import Dialect, ExecutionContext
 from sqlalchemy.orm import InstanceState
 
 from fieldvault.errors import ScopeRequired
@@ -23,6 +23,7 @@ from fieldvault.sqlalchemy.origins import Reader, Reading, places_of, readings_o
 from fieldvault.sqlalchemy.queries import refuse_questions
 from fieldvault.sqlalchemy.recheck import Condition, conditions_of
 from fieldvault.sqlalchemy.refreshing import refreshed, scope_of
+from fieldvault.sqlalchemy.waiting import fetch_keys_of
 from fieldvault.vault import Vault
 
 __all__ = ["check_rows"]
@@ -59,19 +60,28 @@ def check_rows(
         )
         state = refreshed(context)
         checks = [_Check(reading, state, connection) for reading in readings]
-        _have_checked(context, cursor, checks, conditions)
+        _have_checked(connection, context, cursor, checks, conditions)
 
 
 def _have_checked(
-    context: Any, cursor: Any, checks: Sequence[_Check], conditions: Sequence[Condition]
+    connection: Connection,
+    context: Any,
+    cursor: Any,
+    checks: Sequence[_Check],
+    conditions: Sequence[Condition],
 ) -> None:
     if context.engine._should_log_debug():
         context.engine = _EngineWithoutRowLog(context.engine)
     if getattr(context, "_insertmanyvalues_rows", None) is not None:
         # The rows of a bulk INSERT … RETURNING are fetched past the context's cursor, batch by batch.
-        context.fetchall_for_returning = lambda cursor: _CheckingCursor(cursor, checks, conditions).fetchall()
+        context.fetchall_for_returning = lambda cursor: _CheckingCursor(
+            cursor, checks, conditions, connection.dialect
+        ).fetchall()
     else:
-        context.cursor = _CheckingCursor(cursor, checks, conditions)
+        context.cursor = checking = _CheckingCursor(cursor, checks, conditions, connection.dialect)
+        if connection.dialect.is_async and not context._is_server_side:
+            # Such rows are in memory already, and may be fetched where nothing can wait for keys any more.
+            checking.load()
 
 
 class _Check:
@@ -161,8 +171,11 @@ class _EngineWithoutRowLog:
 class _CheckingCursor:
     """A DBAPI cursor (PEP 249) that checks the rows it hands out; everything else is the cursor's own."""
 
-    def __init__(self, cursor: Any, checks: Sequence[_Check], conditions: Sequence[Condition]) -> None:
+    def __init__(
+        self, cursor: Any, checks: Sequence[_Check], conditions: Sequence[Condition], dialect: Dialect
+    ) -> None:
         self._cursor = cursor
+        self._dialect = dialect
         self._checks = checks
         self._conditions = conditions
         self._ahead: deque[Any] = deque()
@@ -170,6 +183,10 @@ class _CheckingCursor:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
+
+    def load(self) -> None:
+        """Fetch all rows and open them now."""
+        self._ahead.extend(self._checked(self._cursor.fetchall()))
 
     def fetchone(self) -> Any:
         """The next row; rows after the first are fetched ahead, so that their keys come in batches."""
@@ -206,6 +223,8 @@ class _CheckingCursor:
             page = rows[start : start + _LARGEST_PAGE]
             cells: list[Any] = list(zip(*page, strict=True))
             prefetch = partial(self._prefetch, tuple(cells))
+            if self._dialect.is_async:
+                prefetch()
             for check in self._checks:
                 check.open(cells, prefetch)
             found: Iterable[Any] = zip(*cells, strict=True)
@@ -220,4 +239,4 @@ class _CheckingCursor:
         for check in self._checks:
             wanted.setdefault(check.vault, []).extend(check.sealed(cells))
         for vault, blobs in wanted.items():
-            vault.ring.prefetch(blobs=blobs)
+            fetch_keys_of(vault, blobs)

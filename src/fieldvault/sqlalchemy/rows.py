@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from operator import itemgetter
 from types import NoneType
 from typing import Any
 
-from sqlalchemy import Column
+from sqlalchemy import Column, Update
 from sqlalchemy.engine import Dialect
 
 from fieldvault.errors import ScopeRequired, UnsupportedQuery
 from fieldvault.keys.records import KeySlot
-from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, canonical
+from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, canonical, stored_name
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.indexing import fill
+from fieldvault.sqlalchemy.waiting import fetch_index_keys, fetch_slots
 
 __all__ = ["Rows"]
 
@@ -65,8 +66,7 @@ class Rows:
             rows = [self._with_defaults(row, put) for row, put in zip(rows, into, strict=True)]
         columns = [_values(rows, key) for key in self._keys]
         owners = self._owners(rows, columns)
-        if not isinstance(owners, tuple):
-            self._prefetch(owners)
+        self.fetch_keys([owners] if isinstance(owners, tuple) else owners)
         for column, key, values in zip(self._columns, self._keys, columns, strict=True):
             cells = column.type.column_sealer(self._dialect)(values, owners)  # type: ignore[attr-defined]
             for put, value, cell in zip(into, values, cells, strict=True):
@@ -76,6 +76,18 @@ class Rows:
             each = repeat(owners) if isinstance(owners, tuple) else owners
             for row, put, (tenant, _) in zip(rows, into, each, strict=False):
                 fill(self.indexes, row, tenant, self._dialect, put, whole=True)
+
+    def fetch_keys(self, owners: Iterable[Owner]) -> None:
+        """Have the owners' keys at hand before anything is sealed, in one batch, and beside an event loop.
+
+        Raises:
+            KeyShredded, KeySuspended, KMSError, KeyStoreError: an index key cannot be had.
+        """
+        vault = self._binding.vault
+        known = [owner for owner in dict.fromkeys(owners) if owner != _NOBODY]
+        fetch_slots(vault, (KeySlot(*owner) for owner in known))
+        if self.indexes:
+            fetch_index_keys(vault, (tenant for tenant, _ in known))
 
     def owner_named_in(self, row: Row) -> Owner | None:
         """The owner, if the row names tenant or subject; what it leaves out is the ambient scope's."""
@@ -108,6 +120,22 @@ class Rows:
                 f"the statement sets {', '.join(moving)} of {self.table.name}, which chooses their keys, "
                 f"and not {', '.join(staying)}; change the loaded objects and flush them"
             )
+
+    def within_scope(self, statement: Update, values: Row) -> Update:
+        """An update of the ambient scope's rows only, since what it writes was sealed for that scope.
+
+        Unless ``values`` say whose the rows are.
+        """
+        scope, ambient = self.scope, self._binding.vault.ambient.get()
+        if scope is None:
+            return statement
+        for column, name in ((scope.tenant, ambient.tenant), (scope.subject, ambient.subject)):
+            if column is None or name is None or column.table is not self.table:
+                continue
+            if column.key not in values and str(column._label) not in values:
+                there: Any = statement.table
+                statement = statement.where(there.c[column.key] == stored_name(column, name))
+        return statement
 
     def index(self, row: Row, owner: Owner | None, put: dict[str, Any]) -> None:
         """Put the tokens of a row of an update, whose other columns are in the database, into ``put``.
@@ -181,13 +209,6 @@ class Rows:
                 "work inside vault.scope(…), or add objects to a session"
             )
         return ambient
-
-    def _prefetch(self, owners: Sequence[Owner]) -> None:
-        ring = self._binding.vault.ring
-        slots = (KeySlot(*owner) for owner in dict.fromkeys(owners) if owner is not _NOBODY)
-        cold = [slot for slot in slots if ring.sealing_may_wait(slot)]
-        if len(cold) > 1:
-            ring.prefetch(slots=cold)
 
 
 def _values(rows: Sequence[Row], key: str) -> list[Any]:

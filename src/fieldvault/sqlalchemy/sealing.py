@@ -72,6 +72,8 @@ def bind_processor(column: BoundColumn) -> Callable[[Any], Any]:
             return value[0]
         if value is None:
             return None
+        # Models that have no vault yet are told so.
+        _ = column.binding.vault
         raise UnsupportedQuery(
             f"{column.field} is encrypted, and the statement does not show which row a value is for; write "
             "it by insert() or update() of its table, and compare with it in Python"

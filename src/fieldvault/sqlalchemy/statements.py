@@ -8,13 +8,14 @@ plaintext, is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Insert, Table, TextClause, Update
 from sqlalchemy.engine import Compiled, Dialect, ExecutionContext
 
 from fieldvault.errors import UnsupportedQuery
+from fieldvault.keys.records import KeySlot
 from fieldvault.sqlalchemy.binding import encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
@@ -22,6 +23,7 @@ from fieldvault.sqlalchemy.embedded import Embedded, check_upsert
 from fieldvault.sqlalchemy.queries import refuse_questions
 from fieldvault.sqlalchemy.rows import Rows
 from fieldvault.sqlalchemy.types import Encrypted
+from fieldvault.sqlalchemy.waiting import fetch_slots
 
 __all__ = ["refuse_unsupported", "seal_rows"]
 
@@ -172,6 +174,8 @@ def _seal_update(dialect: Dialect, statement: Update, rows: Sequence[Row], row: 
                 "update its own table"
             )
     sealing = Rows(columns, dialect) if columns else None
+    if sealing is not None:
+        sealing.fetch_keys(_owners_carried(rows or [row]))
     sealed = [
         {**each, **embedded.places(_seal_row(dialect, types, embedded.supplied(each), sealing))}
         for each in rows or [row]
@@ -180,7 +184,23 @@ def _seal_update(dialect: Dialect, statement: Update, rows: Sequence[Row], row: 
     if sealing is not None:
         sealing.check_move(literals)
     put = _seal_row(dialect, types, literals, sealing)
-    return (embedded.replaced(put), sealed, row) if rows else (embedded.replaced(put), rows, sealed[0])
+    replaced = embedded.replaced(put)
+    if sealing is not None and any(_has_plain(types, each) for each in (literals, *(rows or [row]))):
+        replaced = sealing.within_scope(replaced, {**literals, **(rows or [row])[0]})
+    return (replaced, sealed, row) if rows else (replaced, rows, sealed[0])
+
+
+def _has_plain(types: Mapping[str, Any], values: Row) -> bool:
+    """Whether there are values that were not sealed for an object that a flush knows."""
+    return any(values.get(key) is not None and values[key].__class__ is not Carrier for key in types)
+
+
+def _owners_carried(rows: Sequence[Row]) -> Iterator[tuple[str, str | None]]:
+    for row in rows:
+        for value in row.values():
+            if value.__class__ is Carrier:
+                yield value.tenant, value.subject
+                break
 
 
 def _seal_row(
@@ -215,4 +235,5 @@ def _seal_one(dialect: Dialect, type_: Encrypted, value: Any, owner: tuple[str, 
         owner = value.tenant, value.subject
     elif owner is None:
         owner = type_.bound.ambient_owner()
+    fetch_slots(type_.bound.binding.vault, [KeySlot(*owner)])
     return type_.column_sealer(dialect)([value], owner)[0]

@@ -1,0 +1,1 @@
+"""A shop platform: tenants, customers, addresses, orders. The same code with encryption on and off."""

@@ -1,0 +1,1 @@
+"""What the shop does. No file here knows whether anything is encrypted."""
