@@ -19,7 +19,7 @@ PUBLIC = {
     ],
     "fieldvault.keystores": ["MemoryKeyStore", "SQLKeyStore"],
     "fieldvault.kms": ["LocalKMS"],
-    "fieldvault.sqlalchemy": ["BlindIndex", "Encrypted", "KeyScope", "RAISE", "protect"],
+    "fieldvault.sqlalchemy": ["BlindIndex", "Encrypted", "KeyScope", "NotUnique", "RAISE", "protect"],
 }
 
 

@@ -5,5 +5,6 @@ from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.blind_index import BlindIndex
 from fieldvault.sqlalchemy.protect import protect
 from fieldvault.sqlalchemy.types import Encrypted
+from fieldvault.sqlalchemy.uniqueness import NotUnique
 
-__all__ = ["RAISE", "BlindIndex", "Encrypted", "KeyScope", "protect"]
+__all__ = ["RAISE", "BlindIndex", "Encrypted", "KeyScope", "NotUnique", "protect"]

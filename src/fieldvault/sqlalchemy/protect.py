@@ -17,6 +17,7 @@ from fieldvault.sqlalchemy.bulk import carry_bulk
 from fieldvault.sqlalchemy.results import check_rows
 from fieldvault.sqlalchemy.statements import refuse_unsupported, seal_rows
 from fieldvault.sqlalchemy.types import Encrypted
+from fieldvault.sqlalchemy.uniqueness import name_the_field
 from fieldvault.vault import Vault
 
 __all__ = ["protect"]
@@ -49,6 +50,7 @@ def protect(base: type[DeclarativeBase], vault: Vault) -> None:
         event.listen(Engine, "before_execute", seal_rows, retval=True)
         event.listen(Engine, "before_cursor_execute", refuse_unsupported)
         event.listen(Engine, "after_cursor_execute", check_rows)
+        event.listen(Engine, "handle_error", name_the_field, retval=True)
         event.listen(Session, "before_flush", fetch_keys)
         event.listen(Session, "do_orm_execute", carry_bulk)
         event.listen(Session, "after_transaction_end", flush.put_all_back)
