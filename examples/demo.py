@@ -6,6 +6,8 @@ you to look at.
 
 from __future__ import annotations
 
+import io
+import sys
 import tempfile
 import uuid
 from datetime import date
@@ -17,6 +19,7 @@ from sqlalchemy import Date, Engine, String, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from fieldvault import ErasureReceipt, KeyScope, Vault
+from fieldvault.errors import DecryptionError
 from fieldvault.keystores import SQLKeyStore
 from fieldvault.kms import LocalKMS
 from fieldvault.sqlalchemy import Encrypted, protect
@@ -90,10 +93,10 @@ PERSONAL = [text for row in CUSTOMERS for text in row[1:5] if text is not None]
 
 
 class Story:
-    """The demo's steps, in order."""
+    """The demo's steps, in order; no line of it is wider than 80 columns."""
 
     def __init__(self, folder: Path) -> None:
-        self.console = Console()
+        self.console = Console(highlight=False)
         self.folder = folder
         self.database = folder / "shop.db"
         self.engine: Engine = create_engine(f"sqlite:///{self.database}")
@@ -108,7 +111,8 @@ class Story:
         """Run the whole story."""
         self.heading("Two shops take in six customers")
         self.console.print(
-            f"In {self.folder}: shop.db (the shops), keys.db (wrapped keys), root.keys (the root key).\n"
+            f"In {self.folder}:\n  shop.db (the shops), keys.db (wrapped keys), root.keys (the root key)\n",
+            soft_wrap=True,
         )
         with Session(self.engine) as session:
             session.add_all(
@@ -118,15 +122,18 @@ class Story:
         self.show_application()
         self.show_file()
 
-        self.heading(f"The data key of {YUNSHANG} and of one of its customers are rotated")
+        self.heading("Somebody changes one bit in the file")
         customer = self.find(YUNSHANG, "王秀英")
+        self.show_tampering(customer)
+
+        self.heading(f"The data key of {YUNSHANG} and of one of its customers are rotated")
         self.vault.encrypt("opening hours", field="shops.notice", tenant=YUNSHANG)
         for subject in (None, str(customer)):
             fresh = self.vault.rotate(YUNSHANG, subject)
             self.console.print(
                 f"  {'the customer' if subject else 'the shop'}: version {fresh.version} is active now"
             )
-        self.console.print("  What the older keys sealed is still read:", self.name_of(customer), "\n")
+        self.console.print(f"  What the older keys sealed is still read: {self.name_of(customer)}\n")
 
         self.heading("One customer asks to be forgotten")
         self.show_receipt(
@@ -164,48 +171,93 @@ class Story:
 
     def show_application(self) -> None:
         """What the application reads; what was shredded reads as None."""
-        table = Table("shop", *FIELDS, title="The application reads", title_justify="left")
+        table = _table("shop", "name\nidentity number", "phone\naddress", "birthday")
         with Session(self.engine) as session:
             for customer in session.scalars(select(Customer).order_by(Customer.shop.desc())):
-                values = (getattr(customer, field) for field in FIELDS)
-                table.add_row(customer.shop, *("–" if value is None else str(value) for value in values))
+                read = {
+                    field: "–" if getattr(customer, field) is None else str(getattr(customer, field))
+                    for field in FIELDS
+                }
+                table.add_row(
+                    customer.shop,
+                    f"{read['name']}\n{read['identity_number']}",
+                    f"{read['phone']}\n{read['address']}",
+                    read["birthday"],
+                )
+        self.console.print("The application reads")
         self.console.print(table)
+        self.console.print()
 
     def show_file(self) -> None:
         """What someone finds who takes the database's file."""
         content = self.database.read_bytes()
         found = sum(text.encode() in content for text in PERSONAL)
         self.console.print(
-            f"The file shop.db: {len(PERSONAL)} names, phones, addresses and numbers looked for, {found} "
-            f"found."
+            f"The file shop.db: {len(PERSONAL)} names, phones, addresses and numbers looked for, "
+            f"{found} found."
         )
         query = "SELECT shop, name, identity_number FROM customers WHERE identity_number IS NOT NULL LIMIT 1"
         with self.engine.connect() as connection:
             shop, name, number = connection.exec_driver_sql(query).one()
-        self.console.print(f"  a row as it lies there: {shop} | {name.hex()[:40]}… | {number[:30]}…\n")
+        self.console.print(f"  a row as it lies there: {shop} | {name.hex()[:14]}… | {number[:24]}…\n")
+
+    def show_tampering(self, customer: uuid.UUID) -> None:
+        """What becomes of a ciphertext that was changed; afterwards it is as it was."""
+        read, write = (
+            "SELECT name FROM customers WHERE id = ?",
+            "UPDATE customers SET name = ? WHERE id = ?",
+        )
+        with self.engine.begin() as connection:
+            sealed = connection.exec_driver_sql(read, (customer.hex,)).scalar_one()
+            connection.exec_driver_sql(write, (sealed[:-1] + bytes([sealed[-1] ^ 1]), customer.hex))
+        try:
+            answer = f"read all the same: {self.name_of(customer)}"
+        except DecryptionError as error:
+            answer = f"refused: {type(error).__name__}"
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(write, (sealed, customer.hex))
+        self.console.print(f"  The changed name is {answer}.")
+        self.console.print(f"  With the bit set right again: {self.name_of(customer)}\n")
 
     def show_receipt(self, receipt: ErasureReceipt) -> None:
         """What a shred answers."""
+        number = len(receipt.key_ids)
         self.console.print(
-            f"  {len(receipt.key_ids)} keys destroyed for “{receipt.reason}”, asked by {receipt.actor}; "
-            f"no process reads on after {receipt.unreadable_after:%H:%M:%S} UTC\n"
+            f"  {number} {'key' if number == 1 else 'keys'} destroyed for “{receipt.reason}”, "
+            f"asked by {receipt.actor};\n"
+            f"  no process reads on after {receipt.unreadable_after:%H:%M:%S} UTC\n"
         )
 
     def show_keys(self) -> None:
         """The keys of both shops, by state."""
-        table = Table(
-            "shop", "whose", "purpose", "version", "state", title="The key store holds", title_justify="left"
-        )
+        table = _table("shop", "whose", "purpose", "version", "state")
         for tenant in self.vault.tenants():
             for key in self.vault.keys(tenant):
                 whose = "the shop" if key.subject is None else f"customer {key.subject[:8]}…"
                 table.add_row(tenant, whose, key.purpose, str(key.version), key.state)
+        self.console.print("The key store holds")
         self.console.print(table)
         self.console.print(
-            "  A customer's key of a shredded shop keeps its state: the shop's wrap key, which opens it, "
-            "is gone.\n"
+            "  A customer's key of a shredded shop keeps its state:\n"
+            "  the shop's wrap key, which opens it, is gone.\n"
         )
 
 
-if __name__ == "__main__":
+def _table(*heads: str) -> Table:
+    """A table without lines, which leaves the columns to the values."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for head in heads:
+        table.add_column(head, no_wrap=True)
+    return table
+
+
+def main() -> None:
+    """Tell the story in a new folder."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of people and shops have letters that not every terminal's encoding has.
+        sys.stdout.reconfigure(errors="replace")
     Story(Path(tempfile.mkdtemp(prefix="fieldvault-demo-"))).tell()
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,11 @@ columns:
 ``uuids = ["id"]`` names columns that the application maps to ``Uuid``, which SQLite keeps as 32 hexadecimal
 digits: as a tenant or subject such a column is the UUID's usual text.
 
+Values are sealed as ``Encrypted(type)`` seals them by default: in binary, without padding, in the field
+``table.column``, under the vault's suite. Columns that want ``field``, ``storage``, ``suite`` or a blind
+index are brought over by the application's own model instead (docs/quickstart.md, 4); ``padding`` begins
+when a value is next changed.
+
 It is one transaction: every value is sealed, written, read back through SQLAlchemy's ORM and compared with
 what was there, and only then committed. Stopped at any moment, it leaves the old database or the new one;
 started again it goes on. At the end the file is rebuilt without its free pages and searched, byte by byte,
@@ -109,24 +114,56 @@ def described(path: Path) -> list[Personal]:
     """The tables that a description names.
 
     Raises:
-        Refused: it is not TOML, or a table in it lacks tenant or columns.
+        Refused: it is not TOML, or a table in it lacks tenant or columns, or says what is not known here.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        return [
-            Personal(
-                name,
-                entry["tenant"],
-                entry.get("subject"),
-                tuple(entry["columns"]),
-                frozenset(entry.get("uuids", ())),
-            )
-            for name, entry in tables.items()
-        ]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Refused(f"{path} is not TOML: {error}") from None
+    if not tables:
+        raise Refused(f"{path} names no table")
+    return [_personal(path, name, entry) for name, entry in tables.items()]
+
+
+def _personal(path: Path, table: str, entry: object) -> Personal:
+    wanted = {
+        "tenant": (_is_name, 'tenant = "column"'),
+        "subject": (_is_name, 'subject = "column"'),
+        "columns": (_are_names, 'columns = ["column", …]'),
+        "uuids": (_are_names, 'uuids = ["column", …]'),
+    }
+    if not isinstance(entry, dict):
         raise Refused(
-            f'{path}: a table wants tenant = "column" and columns = ["column", …]; {error!r}'
-        ) from None
+            f'{path}: {table} is no table; write [{table}], tenant = "column", columns = ["column", …]'
+        )
+    for name in ("tenant", "columns"):
+        if name not in entry:
+            raise Refused(f"{path}: table {table} has no {name}; write {wanted[name][1]}")
+    for name, value in entry.items():
+        if name not in wanted:
+            raise Refused(
+                f"{path}: table {table} has {name}, which is not known; known are {', '.join(wanted)}"
+            )
+        is_right, right = wanted[name]
+        if not is_right(value):
+            raise Refused(f"{path}: table {table}, {name}: write {right}")
+    return Personal(
+        table,
+        entry["tenant"],
+        entry.get("subject"),
+        tuple(entry["columns"]),
+        frozenset(entry.get("uuids", ())),
+    )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_name, value))
 
 
 class Migration:

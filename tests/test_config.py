@@ -202,6 +202,14 @@ MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
         lambda text: text.replace('path = "root.keys"', ""),
         ", line 5: kms.path is missing",
     ),
+    "a mistyped path": (
+        lambda text: text.replace("path =", "pth ="),
+        ", line 7: kms.pth is not known; did you mean path, which is missing?",
+    ),
+    "a mistyped section": (
+        lambda text: text.replace("[key_store]", "[keystore]"),
+        ", line 9: keystore is not known; did you mean key_store, which is missing?",
+    ),
     "a store without a URL": (
         lambda text: text.replace('url = "sqlite:///keys.db"', ""),
         ", line 9: key_store.url is missing",
@@ -241,7 +249,7 @@ MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
     "no keys": (lambda text: text.replace("= 100\n", "= 0\n"), ", line 14: cache.max_keys cannot be used: "),
     "a negative age": (
         lambda text: text.replace("30.5", "-1"),
-        ", line 20: rotation.max_age_days cannot be used: max_age is None or a positive timedelta",
+        ", line 20: rotation.max_age_days cannot be used: -1 days are no age; give a positive number",
     ),
     "an age of no time": (
         lambda text: text.replace("30.5", "0"),
@@ -345,8 +353,10 @@ def test_what_is_no_toml_names_its_line(folder: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     """Missing, a folder, or in another encoding."""
-    with pytest.raises(ConfigurationError, match=r"there is no .*toml; `fieldvault init` writes one"):
+    with pytest.raises(ConfigurationError, match=r"there is no fieldvault\.toml in ") as caught:
         Vault.open(tmp_path / "fieldvault.toml")
+    assert str(tmp_path.resolve()) in str(caught.value)
+    assert "for a new vault, run `fieldvault init`" in str(caught.value)
     with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
         Vault.open(tmp_path)
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")

@@ -183,6 +183,23 @@ def test_what_nobody_takes_is_refused(root: Section) -> None:
         root.finish()
 
 
+def test_what_is_mistyped_is_told_with_what_was_meant(tmp_path: Path) -> None:
+    """Before anything is told to be missing, and only where the names are alike."""
+    section = Section({"leese": 1, "pth": "x", "y": 1}, ("kms",), Source("a.toml", tmp_path, None))
+    with pytest.raises(
+        ConfigurationError, match=r"kms\.pth is not known; did you mean path, which is missing\?$"
+    ):
+        section.text("path")
+    with pytest.raises(ConfigurationError, match=r"kms\.type is missing$"):
+        section.text("type")
+    assert section.number("lease", 1.5) == 1.5
+    with pytest.raises(
+        ConfigurationError,
+        match=r"kms\.leese is not known; here can stand: lease, path, type; did you mean lease\?$",
+    ):
+        section.finish()
+
+
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """A mapping can have one."""
     with pytest.raises(ConfigurationError, match=r"kms.5 is not known"):

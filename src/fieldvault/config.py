@@ -16,7 +16,7 @@ from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.settings import Section, Source
 from fieldvault.suites import AES_256_GCM, suite_named
 
-__all__ = ["ConfigurableBackend", "read"]
+__all__ = ["ConfigurableBackend", "absence", "read"]
 
 
 class ConfigurableBackend(Protocol):
@@ -55,6 +55,11 @@ def read(configuration: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
     return arguments
 
 
+def absence(path: Path) -> str:
+    """That there is no such file, and in which folder: it is mostly not the one that was meant."""
+    return f"there is no {path.name} in {path.parent.resolve()}"
+
+
 def _root(configuration: str | os.PathLike[str] | Mapping[str, Any]) -> Section:
     if isinstance(configuration, Mapping):
         return Section(configuration, (), Source("the configuration", Path(), None))
@@ -64,7 +69,7 @@ def _root(configuration: str | os.PathLike[str] | Mapping[str, Any]) -> Section:
         text = path.read_text(encoding="utf-8")
         return Section(tomllib.loads(text), (), Source(str(path), path.parent, text))
     except FileNotFoundError:
-        problem = f"there is no {path}; `fieldvault init` writes one"
+        problem = f"{absence(path)}; name the one to open, or, for a new vault, run `fieldvault init`"
     except UnicodeDecodeError:
         problem = f"{path} is not UTF-8"
     except OSError as error:
@@ -109,17 +114,18 @@ def _rotation(section: Section) -> RotationPolicy:
     section.finish()
     with section.blaming("max_age_days"):
         max_age = None if days is None else _days(days)
-        RotationPolicy(max_age=max_age)
     with section.blaming("max_uses" if "max_uses" in section else "block"):
         return RotationPolicy(max_age=max_age, max_uses=max_uses, block=block)
 
 
 def _days(days: float) -> timedelta:
     try:
-        return timedelta(days=days)
+        age = timedelta(days=days)
     except (OverflowError, ValueError):
-        pass
-    raise ConfigurationError(f"{days} days are no age")
+        age = timedelta(0)
+    if age <= timedelta(0):
+        raise ConfigurationError(f"{days:g} days are no age; give a positive number, or leave it out")
+    return age
 
 
 def _backend(group: str, section: Section) -> type[ConfigurableBackend]:

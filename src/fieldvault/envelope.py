@@ -77,8 +77,9 @@ class Envelope:
             raise MalformedCiphertext("too short for a ciphertext")
         version, suite, kind = blob[:KEY_ID_START]
         if version != VERSION:
+            # Without the byte: where a value was never encrypted, it is the value's first.
             raise MalformedCiphertext(
-                f"unknown ciphertext version {version}: written by a newer release, or no ciphertext"
+                "unknown ciphertext version: written by a newer release, or never encrypted"
             )
         nonce_size = NONCE_SIZES.get(suite)
         if nonce_size is None:

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,12 @@ class Section:
         """Refuse members that are not known here, a mistyped one among them."""
         for name in self._members:
             if name not in self._known:
-                raise self.error(name, f"is not known; here can stand: {', '.join(sorted(self._known))}")
+                meant = get_close_matches(str(name), self._known, n=1)
+                raise self.error(
+                    name,
+                    f"is not known; here can stand: {', '.join(sorted(self._known))}"
+                    + "".join(f"; did you mean {each}?" for each in meant),
+                )
 
     def _text(self, name: str, default: object) -> str | None:
         value = self._take(name, str, default)
@@ -153,6 +159,9 @@ class Section:
         self._known.append(name)
         value = self._members.get(name, default)
         if value is _MISSING:
+            unknown = [str(each) for each in self._members if each not in self._known]
+            for mistyped in get_close_matches(name, unknown, n=1):
+                raise self.error(mistyped, f"is not known; did you mean {name}, which is missing?")
             raise self.error(name, "is missing")
         if name in self._members and not _fits(value, kind):
             # The class of the value only: what stands in the wrong place may be a secret.

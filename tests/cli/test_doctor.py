@@ -66,7 +66,7 @@ def test_a_root_key_file_that_others_read_is_a_problem(shop: Path) -> None:
     assert levels(answer) == {
         "configuration": "ok",
         "root-key file": "problem",
-        "KMS": "problem",
+        "KMS": "skipped",
         "key store": "ok",
         "keys": "skipped",
     }
@@ -114,7 +114,8 @@ def test_no_root_key_file_is_a_problem(shop: Path, what: str) -> None:
     answer = call("doctor", "--json")
     assert answer.code == 1
     assert "backup" in found(answer)["root-key file"]["remedy"]
-    assert levels(answer)["KMS"] == "problem"
+    assert "a new one opens nothing" in found(answer)["root-key file"]["remedy"]
+    assert levels(answer)["KMS"] == "skipped"
     assert levels(answer)["configuration"] == levels(answer)["key store"] == "ok"
 
 
@@ -257,7 +258,7 @@ def test_a_broken_configuration_is_the_problem_and_the_backends_are_still_tried(
     assert levels(answer) == {
         "configuration": "problem",
         "root-key file": "problem",
-        "KMS": "problem",
+        "KMS": "skipped",
         "key store": "ok",
         "keys": "skipped",
     }
@@ -287,7 +288,31 @@ def test_no_configuration_is_a_problem_with_a_way_out() -> None:
     answer = call("doctor", "--json")
     assert answer.code == 1
     assert levels(answer) == {"configuration": "problem", "keys": "skipped"}
-    assert found(answer)["configuration"]["remedy"] == "fieldvault init --config fieldvault.toml"
+    remedy = found(answer)["configuration"]["remedy"]
+    assert "--config or FIELDVAULT_CONFIG" in remedy
+    assert "for a new vault, run `fieldvault init`" in remedy
+
+
+@pytest.mark.parametrize("what", ["the folder", "the file"])
+def test_a_file_at_fault_does_not_hide_what_else_is_wrong_with_the_kms(shop: Path, what: str) -> None:
+    """Its unknown member is told as well."""
+    (shop if what == "the folder" else shop / "root.keys").chmod(0o777)
+    text = (shop / "fieldvault.toml").read_text()
+    (shop / "fieldvault.toml").write_text(text.replace("[key_store]", "passphrse = 'x'\n[key_store]"))
+    answer = call("doctor", "--json")
+    assert levels(answer)["root-key file"] == levels(answer)["KMS"] == "problem"
+    assert "kms.passphrse is not known" in found(answer)["KMS"]["detail"]
+
+
+def test_a_variable_that_is_not_set_is_to_be_set(shop: Path) -> None:
+    """Nothing is lost that a backup would bring back."""
+    text = (shop / "fieldvault.toml").read_text()
+    (shop / "fieldvault.toml").write_text(
+        text.replace('url = "sqlite:///keys.db"', 'url_env = "SHOP_NO_SUCH_VARIABLE"')
+    )
+    check = found(call("doctor", "--json"))["key store"]
+    assert "SHOP_NO_SUCH_VARIABLE, which is not set" in check["detail"]
+    assert check["remedy"] == "mend the section [key_store], or the file or variable that it names"
 
 
 def test_a_lost_key_store_is_a_problem_and_is_not_made_anew(shop: Path) -> None:

@@ -58,6 +58,22 @@ def test_a_shred_is_told_with_who_and_why() -> None:
 
 
 @pytest.mark.usefixtures("shop")
+def test_a_shredded_tenants_subjects_have_no_usable_keys() -> None:
+    """Their records keep their state, and what wraps them is gone."""
+    usable = [key["usable"] for key in call("keys", "acme", "--subjects", "--json").document["keys"]]
+    assert usable == [True] * 5
+    assert call("shred", "acme", "--yes", "--reason", "left").code == 0
+    for arguments in (("--subjects",), ("--subject", "ann")):
+        document = call("keys", "acme", *arguments, "--json").document
+        assert not any(key["usable"] for key in document["keys"])
+        assert ("ann", "active") in {(key["subject"], key["state"]) for key in document["keys"]}
+        out = call("keys", "acme", *arguments).out
+        assert "The tenant acme was shredded" in out
+        assert "unusable" in out
+        assert " active " not in out
+
+
+@pytest.mark.usefixtures("shop")
 @pytest.mark.parametrize("arguments", [("nobody",), ("acme", "--subject", "nobody"), ("Acme",)])
 def test_who_has_no_key_is_not_found(arguments: tuple[str, ...]) -> None:
     """A mistyped name is no empty list."""

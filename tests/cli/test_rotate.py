@@ -68,12 +68,29 @@ def test_a_subject_is_rotated_alone() -> None:
 
 
 @pytest.mark.usefixtures("vault_folder")
-@pytest.mark.parametrize("arguments", [("nobody",), ("acme", "--subject", "nobody")])
-def test_who_has_no_key_gets_none(arguments: tuple[str, ...]) -> None:
-    """A mistyped name must not become a tenant."""
+def test_a_first_data_key_is_no_rotation() -> None:
+    """A tenant all of whose data is its subjects' had none."""
+    give_subject_keys("acme", "ann")
+    out = call("rotate", "acme").out
+    (key,) = (each for each in records("acme") if each.subject is None and each.purpose == "data")
+    assert out == f"Made the first data key of acme: version 1, key {key.key_id.hex()}\n"
+    assert call("rotate", "acme").out.startswith("Rotated acme: version 2, ")
+
+
+@pytest.mark.usefixtures("vault_folder")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("nobody",), "there is no tenant 'nobody' in the key store"),
+        (("nobody", "--subject", "ann"), "there is no tenant 'nobody' in the key store"),
+        (("acme", "--subject", "nobody"), "subject 'nobody' of tenant 'acme' has no key to rotate"),
+    ],
+)
+def test_who_has_no_key_gets_none(arguments: tuple[str, ...], told: str) -> None:
+    """A mistyped name must not become a tenant; the one that is not known is named."""
     give_keys("acme")
     answer = call("rotate", *arguments)
-    assert (answer.code, answer.out) == (7, "")
+    assert (answer.code, answer.out, answer.err) == (7, "", f"Error: {told}\n")
     assert [each["tenant"] for each in call("tenants", "--json").document["tenants"]] == ["acme"]
 
 

@@ -140,6 +140,33 @@ def test_a_second_shred_keeps_the_first_receipts_words() -> None:
 
 
 @pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_subject_without_keys_is_told_and_does_not_look_like_success(flags: tuple[str, ...]) -> None:
+    """On stderr, so that a deletion workflow's log has it; the receipt stays what it is."""
+    answer = call("shred", "acme", "--subject", "nope", *WHY, "--yes", *flags)
+    assert answer.code == 0
+    assert answer.err == (
+        "Warning: subject 'nope' of acme had no keys; nothing was destroyed. Is the name right? "
+        "It is fenced now, and never gets a key.\n"
+    )
+    assert "Warning" not in answer.out
+    assert states("acme") == UNTOUCHED
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_question_counts_the_keys_and_says_where_there_are_none() -> None:
+    """Whoever mistyped a subject may still turn back."""
+    one = call("shred", "acme", "--subject", "ann", *WHY, typed="no\n").err
+    assert one.startswith("This destroys the 1 key of the subject ann of the tenant acme, for good: ")
+    none = call("shred", "acme", "--subject", "nope", *WHY, typed="no\n")
+    assert none.code == 6
+    assert none.err.startswith(
+        "The subject nope of the tenant acme has no keys, so nothing is destroyed. Is the name right? "
+    )
+    assert "This destroys the 2 keys of the tenant acme" in call("shred", "acme", *WHY, typed="no\n").err
+
+
+@pytest.mark.usefixtures("shop")
 def test_an_unknown_tenant_is_not_fenced() -> None:
     """A mistyped name would shut out a tenant to come; nobody is asked for it either."""
     answer = call("shred", "amce", *WHY, typed="amce\n")

@@ -57,3 +57,18 @@ def test_backends_are_named() -> None:
     assert "root.keys" in out
     assert "keys.db, 1 keys" in out
     assert "0 days ago" in out
+
+
+def test_what_is_not_there_is_to_be_found_again_before_anything_new_is_made(vault_folder: Path) -> None:
+    """A process that looks in the wrong place, most likely; an empty key store opens nothing."""
+    (vault_folder / "keys.db").rename(vault_folder / "elsewhere.db")
+    answer = call("status")
+    assert answer.code == 5
+    assert "restore it from its backup, or correct its URL: a new, empty one opens nothing" in answer.err
+    (vault_folder / "fieldvault.toml").unlink()
+    answer = call("status")
+    assert answer.code == 3
+    assert answer.err == (
+        f"Error: there is no fieldvault.toml in {vault_folder.resolve()}; name it with --config or "
+        "FIELDVAULT_CONFIG, or, for a new vault, run `fieldvault init`\n"
+    )

@@ -9,8 +9,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from fieldvault.cli.opening import Opened, Undescribed, key_store_alone, kms_alone
+from fieldvault.cli.opening import (
+    WAYS_TO_CONFIGURATION,
+    Opened,
+    Undescribed,
+    key_store_alone,
+    kms_alone,
+)
 from fieldvault.cli.verify import Verdict
+from fieldvault.config import absence
 from fieldvault.errors import ConfigurationError, FieldVaultError
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
@@ -25,6 +32,8 @@ _REMEDY = {
     "KMS": "mend the KMS or its section [kms]; without it no process that starts now can read",
     "key store": "mend the key store or its section [key_store]; restore it from its backup if it is lost",
 }
+
+_SECTION = {"KMS": "kms", "key store": "key_store"}
 
 
 class Level(StrEnum):
@@ -74,16 +83,23 @@ def unopened(config: Path, error: FieldVaultError) -> Iterator[Finding]:
             continue
         except FieldVaultError as alone:
             blamed = blamed or str(alone) == str(error)
-            found.append(Finding(name, Level.PROBLEM, str(alone), _REMEDY[name]))
+            found.append(Finding(name, Level.PROBLEM, str(alone), _remedy(name, alone)))
         else:
             found.append(_answer(name, backend))
             backend.close()
-    if isinstance(error, ConfigurationError) and not blamed:
-        remedy = f"mend {config}" if config.exists() else f"fieldvault init --config {config}"
-        yield Finding("configuration", Level.PROBLEM, str(error), remedy)
+    if not config.exists():
+        yield Finding("configuration", Level.PROBLEM, absence(config), WAYS_TO_CONFIGURATION)
+    elif isinstance(error, ConfigurationError) and not blamed:
+        yield Finding("configuration", Level.PROBLEM, str(error), f"mend {config}")
     else:
         yield Finding("configuration", Level.OK, str(config))
     yield from found
+
+
+def _remedy(name: str, error: FieldVaultError) -> str:
+    if isinstance(error, ConfigurationError):
+        return f"mend the section [{_SECTION[name]}], or the file or variable that it names"
+    return _REMEDY[name]
 
 
 def _answer(name: str, backend: KMS | KeyStore) -> Finding:

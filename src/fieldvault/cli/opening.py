@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from fieldvault.config import read
+from fieldvault.config import absence, read
 from fieldvault.errors import ConfigurationError, KeyStoreError
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
@@ -22,6 +22,7 @@ from fieldvault.settings import Section, Source
 from fieldvault.vault import Vault
 
 __all__ = [
+    "WAYS_TO_CONFIGURATION",
     "Opened",
     "Undescribed",
     "database_file",
@@ -31,6 +32,10 @@ __all__ = [
     "require_database",
     "section",
 ]
+
+WAYS_TO_CONFIGURATION = (
+    "name it with --config or FIELDVAULT_CONFIG, or, for a new vault, run `fieldvault init`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ def opened(config: Path) -> Iterator[Opened]:
         ConfigurationError, KMSError, KeyStoreError: as ``Vault.open``; also where the file of an SQLite key
             store is missing, which opening it would make anew, and empty.
     """
+    if not config.exists():
+        raise ConfigurationError(f"{absence(config)}; {WAYS_TO_CONFIGURATION}")
     require_database(config)
     arguments = read(config)
     with Vault(**arguments) as vault:
@@ -94,8 +101,8 @@ def require_database(config: Path) -> None:
     file = database_file(section(config, "key_store"))
     if file is not None and not file.exists():
         raise KeyStoreError(
-            f"there is no key store {file}; restore it from its backup, or make a new, empty one with "
-            "`fieldvault init`"
+            f"there is no key store {file}; restore it from its backup, or correct its URL: a new, empty one "
+            "opens nothing that is already sealed"
         )
 
 

@@ -8,13 +8,15 @@ import stat
 from pathlib import Path
 
 from fieldvault.cli.checks import Finding, Level
-from fieldvault.errors import ConfigurationError
+from fieldvault.errors import ConfigurationError, FieldVaultError
+from fieldvault.kms import privatefile
 from fieldvault.settings import Section
 
-__all__ = ["root_key_file"]
+__all__ = ["is_the_file", "root_key_file"]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _CHECK = "root-key file"
+_RESTORE = "restore it from its backup, or correct the path; a new one opens nothing that is already sealed"
 
 
 def root_key_file(kms: Section) -> Finding | None:
@@ -33,13 +35,22 @@ def root_key_file(kms: Section) -> Finding | None:
     return found
 
 
+def is_the_file(kms: Section, problem: Finding) -> bool:
+    """Whether all that the KMS complains of is that it cannot read its root-key file."""
+    try:
+        privatefile.read(kms.path("path").resolve())
+    except FieldVaultError as error:
+        return str(error) in problem.detail
+    return False
+
+
 def _file(path: Path) -> Finding:
     try:
         there, folder = path.stat(), path.resolve().parent.stat()
     except OSError as error:
-        return Finding(_CHECK, Level.PROBLEM, f"{path}: {error.strerror}", "restore it from its backup")
+        return Finding(_CHECK, Level.PROBLEM, f"{path}: {error.strerror}", _RESTORE)
     if not stat.S_ISREG(there.st_mode):
-        return Finding(_CHECK, Level.PROBLEM, f"{path} is no regular file", "restore it from its backup")
+        return Finding(_CHECK, Level.PROBLEM, f"{path} is no regular file", _RESTORE)
     mode = stat.S_IMODE(there.st_mode)
     if mode & _OTHERS:
         return Finding(

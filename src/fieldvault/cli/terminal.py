@@ -25,7 +25,7 @@ from rich.text import Text
 
 from fieldvault.cli.exits import Refused
 
-__all__ = ["Listing", "Terminal", "moment", "shown", "tinted"]
+__all__ = ["Listing", "Terminal", "counted", "moment", "shown", "tinted"]
 
 _UNBOUNDED = 10_000
 
@@ -44,6 +44,7 @@ _TINTS = {
     "problem": "bold red",
     "shredded": "red",
     "destroyed": "red",
+    "unusable": "red",
 }
 
 
@@ -55,6 +56,11 @@ def shown(text: str) -> str:
 def moment(at: datetime) -> str:
     """A time for a person, in UTC, to the second."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, ``1 key`` or ``2 keys``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def tinted(word: str) -> Text:

@@ -99,10 +99,13 @@ class KeyLoader:
         """
         for _ in range(ROUNDS):
             snapshot = self._current([slot])
-            if not any(record.slot == slot for record in snapshot.records.values()) and not (
-                slot.subject is None and self._store.keys(slot.tenant, None)
-            ):
-                raise KeyNotFound(f"tenant {slot.tenant!r} has no {slot.purpose} key to rotate")
+            if not any(record.slot == slot for record in snapshot.records.values()):
+                if not self._store.keys(slot.tenant, None):
+                    raise KeyNotFound(f"there is no tenant {slot.tenant!r} in the key store")
+                if slot.subject is not None:
+                    raise KeyNotFound(
+                        f"subject {slot.subject!r} of tenant {slot.tenant!r} has no key to rotate"
+                    )
             active = _active_of(snapshot, slot)
             record = self._maker.successor(slot, None if active is None else active.key_id, snapshot)
             if record is not None:

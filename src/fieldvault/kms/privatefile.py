@@ -123,8 +123,8 @@ def _locked(path: Path) -> int:
 def _failure(path: Path, verb: str, error: OSError) -> KMSError | ConfigurationError:
     if isinstance(error, FileNotFoundError):
         return ConfigurationError(
-            f"there is no root-key file {path}; restore it from its backup, "
-            "or make one with LocalKMS.create or `fieldvault init`"
+            f"there is no root-key file {path}; restore it from its backup, or correct the path (kms.path): "
+            "a new one opens nothing that is already sealed"
         )
     return KMSUnavailable(f"the root-key file {path} cannot be {verb}: {error.strerror}")
 

@@ -129,6 +129,15 @@ def test_a_driver_that_is_not_installed_is_named() -> None:
         SQLKeyStore("postgresql+pg8000://user:hunter2@localhost/keys")
 
 
+def test_a_url_without_a_driver_is_told_the_tested_one() -> None:
+    """The extra alone would not help: what the URL means without one is another driver."""
+    with pytest.raises(
+        ConfigurationError,
+        match=r"MySQLdb is not installed; install fieldvault\[mariadb\], .* begin with mysql\+pymysql://",
+    ):
+        SQLKeyStore("mysql://user:hunter2@localhost/keys")
+
+
 def test_a_database_that_the_store_does_not_know_is_refused() -> None:
     """Its ways to lock are not known either."""
     engine = create_engine("mssql+pymssql://localhost/keys", module=sqlite3)

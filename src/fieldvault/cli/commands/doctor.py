@@ -11,7 +11,7 @@ from fieldvault.cli.checks import Finding, KeyTally, Level, backends, erasure_bo
 from fieldvault.cli.exits import ExitCode
 from fieldvault.cli.opening import Opened, opened, section
 from fieldvault.cli.options import everywhere
-from fieldvault.cli.rootfile import root_key_file
+from fieldvault.cli.rootfile import is_the_file, root_key_file
 from fieldvault.cli.terminal import Listing, Terminal, tinted
 from fieldvault.cli.verify import verified
 from fieldvault.errors import ConfigurationError, FieldVaultError
@@ -54,8 +54,9 @@ def _findings(terminal: Terminal) -> Iterator[Finding]:
         first, *rest = unopened(config, error)
         yield first
         if config.exists():
-            yield from _root_keys(terminal)
-            yield from rest
+            root_keys = list(_root_keys(terminal))
+            yield from root_keys
+            yield from (_once(terminal, each, root_keys) for each in rest)
         yield Finding("keys", Level.SKIPPED, "not tried: the vault did not open")
 
 
@@ -66,6 +67,14 @@ def _root_keys(terminal: Terminal) -> Iterator[Finding]:
         return  # the configuration's own finding says it
     if finding is not None:
         yield finding
+
+
+def _once(terminal: Terminal, finding: Finding, root_keys: list[Finding]) -> Finding:
+    """What is wrong with the root-key file is the KMS's problem as well, and is told once."""
+    told = finding.check == "KMS" and any(each.level is Level.PROBLEM for each in root_keys)
+    if told and finding.level is Level.PROBLEM and is_the_file(section(terminal.config, "kms"), finding):
+        return Finding("KMS", Level.SKIPPED, "not tried: the root-key file cannot be used as it is")
+    return finding
 
 
 def _keys(terminal: Terminal, it: Opened) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from fieldvault.cli.options import everywhere, named
 from fieldvault.cli.terminal import Listing, Terminal, moment, tinted
 from fieldvault.errors import KeyNotFound
 from fieldvault.keys.protocols import KeyStore
-from fieldvault.keys.records import Fence, KeyInfo
+from fieldvault.keys.records import Fence, KeyInfo, KeyState
 
 __all__ = ["key_document", "keys"]
 
@@ -40,15 +40,17 @@ def keys(terminal: Terminal, tenant: str, subject: str | None, subjects: bool) -
     if not found and fence is None:
         whom = f"tenant {tenant!r}" if subject is None else f"subject {subject!r} of tenant {tenant!r}"
         raise KeyNotFound(f"there is no key of {whom} in the key store")
+    # A tenant's shred leaves its subjects' records as they are: the key that wraps theirs is gone.
+    shredded = fence is not None and fence.subject is None
     terminal.emit(
         {
             "tenant": tenant,
             "subject": subject,
             "shredded": None if fence is None else _shredded(fence),
-            "keys": [key_document(key) for key in found],
+            "keys": [key_document(key, tenant_shredded=shredded) for key in found],
         },
         *([] if fence is None else [_shredded_line(fence)]),
-        *([_table(found, subjects=subject is not None or subjects)] if found else []),
+        *([_table(found, subjects=subject is not None or subjects, shredded=shredded)] if found else []),
     )
 
 
@@ -57,14 +59,14 @@ def _found(store: KeyStore, tenant: str, subject: str | None, *, subjects: bool)
     return [record.info() for record in records]
 
 
-def _table(found: Sequence[KeyInfo], *, subjects: bool) -> Listing:
+def _table(found: Sequence[KeyInfo], *, subjects: bool, shredded: bool) -> Listing:
     heads = ("KEY ID", "PURPOSE", "VERSION", "STATE", "CREATED", "USES")
     rows = [
         (
             key.key_id.hex(),
             key.purpose.value,
             f"v{key.version}",
-            tinted(key.state.value),
+            tinted("unusable" if shredded and key.state is not KeyState.DESTROYED else key.state.value),
             moment(key.created_at),
             str(key.uses),
             key.subject or "-",
@@ -85,8 +87,8 @@ def _shredded_line(fence: Fence) -> str:
     return f"The {whom} was shredded on {moment(fence.at)} by {fence.actor}: {fence.reason}"
 
 
-def key_document(key: KeyInfo) -> dict[str, Any]:
-    """What ``KeyInfo`` says, in JSON's types."""
+def key_document(key: KeyInfo, *, tenant_shredded: bool = False) -> dict[str, Any]:
+    """What ``KeyInfo`` says, in JSON's types, and whether the key still opens anything."""
     return {
         "key_id": key.key_id.hex(),
         "tenant": key.tenant,
@@ -94,6 +96,7 @@ def key_document(key: KeyInfo) -> dict[str, Any]:
         "purpose": key.purpose.value,
         "version": key.version,
         "state": key.state.value,
+        "usable": key.state in (KeyState.ACTIVE, KeyState.RETIRED) and not tenant_shredded,
         "created_at": key.created_at.isoformat(),
         "uses": key.uses,
     }

@@ -72,18 +72,18 @@ def rotate(ctx: click.Context, tenant: str | None, subject: str | None, everyone
     with opened(terminal.config) as it:
         if tenant is not None:
             key = it.vault.rotate(tenant, subject)
-            terminal.emit(
-                _Outcome([key]).document(),
-                f"Rotated {_whom(key)}: version {key.version}, key {key.key_id.hex()}",
-            )
+            terminal.emit(_Outcome([key]).document(), _line(key))
             return
         outcome = _rotate_all(terminal, it.vault)
     terminal.emit(outcome.document(), *_summary(outcome))
     ctx.exit(outcome.code())
 
 
-def _whom(key: KeyInfo) -> str:
-    return key.tenant if key.subject is None else f"{key.subject} of {key.tenant}"
+def _line(key: KeyInfo) -> str:
+    whom = key.tenant if key.subject is None else f"{key.subject} of {key.tenant}"
+    # Only a tenant all of whose keys are its subjects' had none to rotate.
+    done = f"Made the first data key of {whom}" if key.version == 1 else f"Rotated {whom}"
+    return f"{done}: version {key.version}, key {key.key_id.hex()}"
 
 
 def _rotate_all(terminal: Terminal, vault: Vault) -> _Outcome:

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from fieldvault.cli.census import require_tenant
 from fieldvault.cli.opening import opened
 from fieldvault.cli.options import everywhere, named
-from fieldvault.cli.terminal import Listing, Terminal, moment
+from fieldvault.cli.terminal import Listing, Terminal, counted, moment
 from fieldvault.lifecycle.erase import ErasureReceipt
 from fieldvault.vault import Vault
 
@@ -52,22 +52,34 @@ def shred(
             _ask(terminal, it.vault, tenant, subject)
         receipt = it.vault.shred(tenant, subject, actor=actor or _login_user(), reason=reason)
     terminal.emit(receipt.as_dict(), *_lines(receipt))
+    if subject is not None and not receipt.key_ids:
+        terminal.say(
+            f"Warning: subject {subject!r} of {tenant} had no keys; nothing was destroyed. Is the name "
+            "right? It is fenced now, and never gets a key."
+        )
 
 
 def _ask(terminal: Terminal, vault: Vault, tenant: str, subject: str | None) -> None:
-    keys = len(vault.key_store.keys(tenant, subject))
+    number = len(vault.key_store.keys(tenant, subject))
+    keys = counted(number, "key")
     if subject is None:
         terminal.say(
-            f"This destroys the {keys} keys of the tenant {tenant} and makes those of all its subjects "
+            f"This destroys the {keys} of the tenant {tenant} and makes those of all its subjects "
             "useless, for good: nothing of it can ever be read again."
         )
         terminal.confirm("the tenant's name", tenant)
-    else:
+        return
+    if number:
         terminal.say(
-            f"This destroys the {keys} keys of the subject {subject} of the tenant {tenant}, for good: "
+            f"This destroys the {keys} of the subject {subject} of the tenant {tenant}, for good: "
             "nothing of it can ever be read again."
         )
-        terminal.confirm("the subject's name", subject)
+    else:
+        terminal.say(
+            f"The subject {subject} of the tenant {tenant} has no keys, so nothing is destroyed. Is the name "
+            "right? To go on fences it for good: it never gets a key."
+        )
+    terminal.confirm("the subject's name", subject)
 
 
 def _login_user() -> str:

@@ -94,5 +94,7 @@ def _cache(cache: CachePolicy) -> str:
 
 
 def _rotation(rotation: RotationPolicy) -> str:
-    age = "at no age" if rotation.max_age is None else f"after {rotation.max_age / timedelta(days=1):g} days"
-    return f"by itself before {rotation.max_uses} uses, and {age}"
+    uses = f"by itself before {rotation.max_uses} uses"
+    if rotation.max_age is None:
+        return f"{uses}; no age is set"
+    return f"{uses}, and after {rotation.max_age / timedelta(days=1):g} days"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
@@ -13,6 +14,13 @@ from fieldvault.errors import ConfigurationError
 __all__ = ["anchored", "check_engine", "check_transactions", "open_engine"]
 
 BUSY_SECONDS = 30
+
+_TESTED: Mapping[str, tuple[str, str]] = {
+    "postgresql": ("postgresql+psycopg://", "postgresql"),
+    "mysql": ("mysql+pymysql://", "mariadb"),
+    "mariadb": ("mariadb+pymysql://", "mariadb"),
+}
+"""How a URL names the driver that is tested, and the extra that brings it."""
 
 _DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
 _WANTED = (
@@ -26,9 +34,9 @@ def open_engine(url: str) -> Engine:
     Raises:
         ConfigurationError: no URL, or a driver that is not installed.
     """
+    parsed = _parsed(url)
     problem: str
     try:
-        parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             # One pool for whatever the name stands for; SQLAlchemy's own choice differs for memory.
             pool = None if parsed.get_dialect().is_async else QueuePool
@@ -36,13 +44,21 @@ def open_engine(url: str) -> Engine:
             return create_engine(parsed, hide_parameters=True, connect_args=options, poolclass=pool)
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     except ModuleNotFoundError as error:
-        problem = (
-            f"the key store's database driver {error.name} is not installed; "
-            "install the extra fieldvault[postgresql] or fieldvault[mariadb]"
-        )
+        problem = f"the key store's database driver {error.name} is not installed"
+        if parsed.get_backend_name() in _TESTED:
+            scheme, extra = _TESTED[parsed.get_backend_name()]
+            problem += f"; install fieldvault[{extra}], and let the URL begin with {scheme}"
     except (ArgumentError, NoSuchModuleError, ValueError):
         problem = _WANTED
     raise ConfigurationError(problem)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        pass
+    raise ConfigurationError(_WANTED)
 
 
 def anchored(url: str, folder: Path) -> str:
