@@ -134,7 +134,7 @@ def test_a_version_that_was_removed_is_disabled(
     with pytest.raises(KMSKeyDisabled, match="has no version 2; restore the file that has it"):
         LocalKMS(root_file, passphrase).unwrap(wrapped, context=CONTEXT)
     assert kms.unwrap(wrapped, context=CONTEXT) == KEY
-    assert "versions 1, " in kms.check()
+    assert "version 1, " in kms.check()
     with pytest.raises(KMSKeyDisabled):
         kms.unwrap(wrapped, context=CONTEXT)
 

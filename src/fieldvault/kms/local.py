@@ -141,9 +141,10 @@ class LocalKMS:
         probe, context = os.urandom(KEY_SIZE), {"purpose": "check"}
         if self.unwrap(self.wrap(probe, context=context), context=context) != probe:
             raise KMSError("the local KMS does not unwrap what it wraps")
-        versions = ", ".join(str(version) for version in self._wrappers)
+        versions = [str(version) for version in self._wrappers]
         passphrase = "no passphrase" if self._passphrase is None else "with a passphrase"
-        return f"root-key file {self._path}, versions {versions}, {passphrase}"
+        which = "version" if len(versions) == 1 else "versions"
+        return f"root-key file {self._path}, {which} {', '.join(versions)}, {passphrase}"
 
     def close(self) -> None:
         """Nothing is held open."""
