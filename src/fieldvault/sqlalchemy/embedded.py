@@ -11,6 +11,7 @@ from sqlalchemy.types import NullType
 from sqlalchemy.util import immutabledict
 
 from fieldvault.errors import UnsupportedQuery
+from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["Embedded", "check_upsert"]
@@ -140,11 +141,13 @@ def check_upsert(statement: Insert, table: Table) -> None:
     """Refuse values for encrypted columns in what an upsert does to a row that is there already.
 
     Raises:
-        UnsupportedQuery: one gets anything but its own column of the row that was to be inserted, or NULL.
+        UnsupportedQuery: one gets anything but its own column of the row that was to be inserted, or NULL; or
+            its blind index is left as it is.
     """
     clause = statement._post_values_clause
     assigned: Any = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or ()
-    for key, value in assigned.items() if isinstance(assigned, Mapping) else assigned:
+    pairs = list(assigned.items() if isinstance(assigned, Mapping) else assigned)
+    for key, value in pairs:
         type_ = _type_of(key, table)
         if type_ is None or _is_null(value) or (_is_column(value) and value.type is type_):
             continue
@@ -154,6 +157,17 @@ def check_upsert(statement: Insert, table: Table) -> None:
             f"take the value from the row that was to be inserted: its {name} in statement.excluded "
             "(statement.inserted for MariaDB)"
         )
+    given = {key if isinstance(key, str) else str(key.key): value for key, value in pairs}
+    for index in indexes_of(table) if given else ():
+        sources = {str(source.key) for source in index.sources}
+        token: Any = given.get(index.key)
+        fits = _is_null(token) or (_is_column(token) and token.type is index.column.type)
+        touched = index.key in given or not sources.isdisjoint(given)
+        if touched and not (fits and given.keys() >= {index.key, *sources}):
+            raise UnsupportedQuery(
+                f"the upsert updates {', '.join(sorted(sources))} of {table.name} apart from the blind index "
+                f"{index.key}; take all of them from the row that was to be inserted, the index too"
+            )
 
 
 def _column_of(value: Any) -> Any:
