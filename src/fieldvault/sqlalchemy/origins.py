@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Column, Table
+from sqlalchemy import Column, CompoundSelect, Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import Cast, Label, Null, TypeCoerce
 
@@ -47,10 +47,10 @@ def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[R
     places = places_of(compiled, description)
     scopes: dict[tuple[_Path, str], tuple[int, Column[Any]]] = {}
     groups: dict[tuple[_Path | None, Table], list[tuple[int, Encrypted]]] = {}
-    for entry, place in zip(compiled._result_columns, places, strict=True):
+    for entry, shown, place in zip(compiled._result_columns, _shown(compiled), places, strict=True):
         if place is None:
             continue
-        column, path = origin(*entry.objects)
+        column, path = origin(*shown)
         if path is not None:
             scopes.setdefault((path, column.key), (place, column))
         if isinstance(entry.type, Encrypted) and entry.type.table is not None:
@@ -82,6 +82,15 @@ def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[R
                 tenant=None if scope is None else reader(path, table, scope.tenant),
                 subject=None if scope is None else reader(path, table, scope.subject),
             )
+
+
+def _shown(compiled: Any) -> Sequence[Sequence[Any]]:
+    """What SQLAlchemy knows each result column by; of a union, which it knows by its first part, by all parts."""
+    entries = [entry.objects for entry in compiled._result_columns]
+    if isinstance(compiled.statement, CompoundSelect):
+        columns = list(compiled.statement.subquery().c)
+        return [(column,) for column in columns] if len(columns) == len(entries) else [()] * len(entries)
+    return entries
 
 
 def places_of(compiled: Any, description: Sequence[Any]) -> Sequence[int | None]:
