@@ -85,7 +85,7 @@ def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[R
 
 
 def _shown(compiled: Any) -> Sequence[Sequence[Any]]:
-    """What SQLAlchemy knows each result column by; of a union, which it knows by its first part, by all parts."""
+    """What SQLAlchemy knows each result column by; a union's, known by the first part, is taken by all."""
     entries = [entry.objects for entry in compiled._result_columns]
     if isinstance(compiled.statement, CompoundSelect):
         columns = list(compiled.statement.subquery().c)
