@@ -129,16 +129,15 @@ def test_what_fails_fails_alike(run: Callable[[Work], None], make_vault: MakeVau
     run(work)
 
 
-async def _stalls(work: Coroutine[Any, Any, None]) -> float:
-    """The longest time that the event loop did nothing else while a coroutine ran."""
-    longest, last = 0.0, time.monotonic()
+async def _turns(work: Coroutine[Any, Any, None]) -> list[float]:
+    """When the event loop got round to something else while a coroutine ran."""
+    turns: list[float] = []
     task = asyncio.ensure_future(work)
     while not task.done():
         await asyncio.sleep(0.005)
-        now = time.monotonic()
-        longest, last = max(longest, now - last), now
+        turns.append(time.monotonic())
     await task
-    return longest
+    return turns
 
 
 def test_a_cold_key_does_not_hold_up_the_event_loop(
@@ -197,11 +196,13 @@ def test_a_cold_key_does_not_hold_up_the_event_loop(
             before = len(kms.calls)
             held = kms.hold()
             slow = threading.Timer(0.4, held.release)
+            begun = time.monotonic()
             slow.start()
-            longest = await _stalls(step())
+            turns = await _turns(step())
             slow.join()
             assert len(kms.calls) > before, step.__name__
-            assert longest < 0.3, step.__name__
+            # A loop that waits for the KMS itself gets round to nothing until it is let go.
+            assert sum(turn < begun + 0.4 for turn in turns) > 10, step.__name__
             kms.heal()
 
     run(work)
