@@ -11,7 +11,7 @@ import pytest
 from fieldvault import CachePolicy
 from fieldvault.errors import KeyStoreError, KeySuspended, KMSUnavailable
 from fieldvault.keys.policy import RotationPolicy
-from fieldvault.keys.records import KeyRecord, KeyState, Purpose
+from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.keystores import MemoryKeyStore
 from tests.keys.parties import FIELD, Party, Rig, Running, in_threads
 
@@ -219,8 +219,24 @@ def test_a_reserve_that_just_landed_is_not_asked_for_again(memory_rig: Rig) -> N
     party.seal("x")
     key = party.vault.ring.cache.get(data_keys(memory_rig)[0].key_id)
     assert key is not None
-    assert party.vault.ring.budget._reserve(key) is True
+    assert party.vault.ring.budget._reserve([key]) == {key.record.key_id: True}
     assert [record.uses for record in data_keys(memory_rig)] == [10]
+
+
+def test_many_keys_without_uses_are_stocked_in_one_step(memory_rig: Rig) -> None:
+    """A page of subjects whose blocks are empty asks the key store once, and again for nothing."""
+    party = memory_rig.party(rotation=RotationPolicy(max_uses=100, block=10))
+    slots = [KeySlot("acme", f"ann {number}") for number in range(20)]
+    party.vault.ring.prefetch(slots=slots)
+    for _ in range(2):
+        for slot in slots * 10:
+            party.seal("x", subject=slot.subject)
+        party.store.counted()
+        party.vault.ring.prefetch(slots=slots)
+        assert party.store.counted()["reserve"] == 1
+    party.vault.ring.prefetch(slots=slots)
+    assert party.store.counted()["reserve"] == 0
+    assert {memory_rig.store.keys("acme", slot.subject)[0].uses for slot in slots} == {30}
 
 
 def test_a_used_up_key_that_another_process_has_replaced_is_not_replaced_again(rig: Rig) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.orm import DeclarativeBase
 
 from fieldvault import Vault
 from fieldvault.kms import LocalKMS
@@ -32,11 +33,12 @@ def make_vault(root_keys: Path) -> MakeVault:
     )
 
 
-def _world(engine: Engine, vault: Vault) -> World:
+def world_of(base: type[DeclarativeBase], engine: Engine, vault: Vault) -> World:
+    """Make a world of a base's models: bound to the vault, their tables made."""
     assert isinstance(vault.kms, FaultyKMS)
     assert isinstance(vault.key_store, CountingKeyStore)
-    protect(Base, vault)
-    Base.metadata.create_all(engine)
+    protect(base, vault)
+    base.metadata.create_all(engine)
     return World(engine, vault, vault.kms, vault.key_store)
 
 
@@ -46,7 +48,7 @@ def world(sqlite_url: str, make_vault: MakeVault) -> Iterator[World]:
     engine = create_engine(sqlite_url)
     # The file is thrown away: nobody waits for the disk.
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-    yield _world(engine, make_vault())
+    yield world_of(Base, engine, make_vault())
     engine.dispose()
 
 
@@ -54,5 +56,5 @@ def world(sqlite_url: str, make_vault: MakeVault) -> Iterator[World]:
 def any_world(database_url: str, make_vault: MakeVault) -> Iterator[World]:
     """Yield the shop on each database in turn."""
     engine = create_engine(database_url)
-    yield _world(engine, make_vault())
+    yield world_of(Base, engine, make_vault())
     engine.dispose()

@@ -188,22 +188,27 @@ def test_the_frames_of_a_page_that_fails_show_nothing_of_what_was_opened(world: 
     assert not [line for line in shown.format() if SECRET in line]
 
 
-@pytest.mark.parametrize("how", ["values", "rows", "ORM", "alias"])
-def test_an_update_in_a_scope_reaches_the_rows_of_that_scope_only(world: World, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "value"),
+    [(how, value) for how in ("values", "ORM", "alias") for value in ("new", None)] + [("rows", "new")],
+)
+def test_an_update_in_a_scope_reaches_the_rows_of_that_scope_only(
+    world: World, how: str, value: str | None
+) -> None:
     """What it writes is sealed for the scope; in another's row nobody could read it any more."""
     for name, shop in (("li", "acme"), ("wu", "acme"), ("ada", "nordwind")):
         world.save(Customer(id=name, shop=shop, name=name))
     with world.vault.scope(tenant="acme", subject="li"):
         if how == "ORM":
             with world.session() as session:
-                session.execute(update(Customer).values(name="new"))
+                session.execute(update(Customer).values(name=value))
                 session.commit()
         else:
             table: Any = CUSTOMERS.alias() if how == "alias" else CUSTOMERS
             statement = update(table)
             world.execute(
-                *(statement, [{"name": "new"}]) if how == "rows" else (statement.values(name="new"),)
+                *(statement, [{"name": value}]) if how == "rows" else (statement.values(name=value),)
             )
     with world.session() as session:
         names = {each.id: each.name for each in session.scalars(select(Customer))}
-    assert names == {"li": "new", "wu": "wu", "ada": "ada"}
+    assert names == {"li": value, "wu": "wu", "ada": "ada"}

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from sqlalchemy import String, bindparam, create_engine, delete, func, insert, literal, select, update
+from sqlalchemy import String, bindparam, create_engine, delete, func, insert, literal, select, text, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
@@ -16,10 +16,9 @@ from fieldvault import errors
 from fieldvault.keys.records import KeySlot, Purpose
 from fieldvault.sqlalchemy import BlindIndex, Encrypted, NotUnique, protect
 from fieldvault.sqlalchemy.matching import Match
-from fieldvault.testing.fakes import FaultyKMS
-from tests.sqlalchemy.conftest import MakeVault
+from tests.sqlalchemy.conftest import MakeVault, world_of
 from tests.sqlalchemy.members import MEMBERS, Club, Member
-from tests.sqlalchemy.world import CountingKeyStore, World
+from tests.sqlalchemy.world import World
 
 ADA = {
     "email": "Ada@Example.com",
@@ -42,12 +41,7 @@ def _core(row: dict[str, Any]) -> dict[str, Any]:
 def club(database_url: str, make_vault: MakeVault) -> Iterator[World]:
     """Yield the club on each database in turn."""
     engine = create_engine(database_url)
-    vault = make_vault()
-    assert isinstance(vault.kms, FaultyKMS)
-    assert isinstance(vault.key_store, CountingKeyStore)
-    protect(Club, vault)
-    Club.metadata.create_all(engine)
-    yield World(engine, vault, vault.kms, vault.key_store)
+    yield world_of(Club, engine, make_vault())
     engine.dispose()
 
 
@@ -359,11 +353,22 @@ def test_nobody_else_writes_the_index(club: World) -> None:
         club.execute(insert(MEMBERS).values(id="2", club="acme", email_index=b"forged"))
 
 
+def test_text_that_would_leave_the_index_as_it_is_is_refused(club: World) -> None:
+    """It names a parameter and no column, so nobody knows which index goes with it."""
+    club.save(Member(**_row("1")))
+    statement = text("UPDATE members SET email = :email").bindparams(
+        bindparam("email", type_=MEMBERS.c.email.type)
+    )
+    with club.vault.scope(tenant="acme"), pytest.raises(errors.UnsupportedQuery, match="blind index"):
+        club.execute(statement, {"email": "bob@example.com"})
+    assert found(club, Member.email == ADA["email"]) == ["1"]
+
+
 def test_a_query_shows_nothing_of_what_it_looks_for(club: World) -> None:
     """Neither as text nor pickled, nor in the error of a value that the column does not take."""
     criterion = Member.email == "very-secret@example.com"
-    for text in (str(criterion), repr(criterion), repr(criterion.right), str(criterion.compile())):
-        assert "secret" not in text
+    for shown in (str(criterion), repr(criterion), repr(criterion.right), str(criterion.compile())):
+        assert "secret" not in shown
     with club.vault.scope(tenant="acme"), pytest.raises(errors.UnsupportedQuery, match="never written"):
         criterion.compile(compile_kwargs={"literal_binds": True})
     with pytest.raises(TypeError, match="not pickled"):
@@ -388,7 +393,7 @@ def test_what_an_index_cannot_answer_is_refused(club: World) -> None:
             ask()
 
 
-def test_an_index_of_what_is_no_encrypted_column_is_refused() -> None:
+def test_an_index_of_what_is_no_encrypted_column_is_refused(make_vault: MakeVault) -> None:
     """When the models are joined to a vault, by name."""
     assert repr(BlindIndex("email", normalize="casefold", bits=16)) == (
         "BlindIndex('email', normalize='casefold', bits=16)"
@@ -398,7 +403,20 @@ def test_an_index_of_what_is_no_encrypted_column_is_refused() -> None:
             BlindIndex("email", **arguments)
     with pytest.raises(errors.ConfigurationError):
         BlindIndex(())
-    assert isinstance(MEMBERS.c.email.type, Encrypted)
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Lodger(Own):
+        __tablename__ = "lodgers"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        email: Mapped[str] = mapped_column(String)
+        email_index: Mapped[bytes | None] = mapped_column(BlindIndex("email"))
+        name: Mapped[str] = mapped_column(Encrypted(String))
+
+    with pytest.raises(errors.ConfigurationError, match="'email', which is no encrypted column there"):
+        protect(Own, make_vault())
+    assert Lodger.__tablename__ == "lodgers"
 
 
 def test_a_function_that_keeps_a_part_says_so(make_vault: MakeVault) -> None:

@@ -8,10 +8,9 @@ from sqlalchemy import String, create_engine, delete, exists, func, select, upda
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 
 from fieldvault import KeyScope, errors
-from fieldvault.sqlalchemy import BlindIndex, Encrypted, protect
-from fieldvault.testing.fakes import FaultyKMS
-from tests.sqlalchemy.conftest import MakeVault
-from tests.sqlalchemy.world import CountingKeyStore, World
+from fieldvault.sqlalchemy import BlindIndex, Encrypted
+from tests.sqlalchemy.conftest import MakeVault, world_of
+from tests.sqlalchemy.world import World
 
 PEOPLE = 64
 """So many that half a bit of index finds dozens of wrong ones."""
@@ -40,12 +39,7 @@ class Guest(Base):
 def hotel(database_url: str, make_vault: MakeVault) -> Iterator[World]:
     """Yield two hotels with guests of the same names, on each database in turn."""
     engine = create_engine(database_url)
-    vault = make_vault()
-    assert isinstance(vault.kms, FaultyKMS)
-    assert isinstance(vault.key_store, CountingKeyStore)
-    protect(Base, vault)
-    Base.metadata.create_all(engine)
-    world = World(engine, vault, vault.kms, vault.key_store)
+    world = world_of(Base, engine, make_vault())
     world.save(
         *(
             Guest(id=number + hotel, hotel=hotel, email=f"g{number}@example.com", city="Jena")

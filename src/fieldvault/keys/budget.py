@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from fieldvault.keys.cache import CachedKey, KeyCache
@@ -45,28 +45,24 @@ class Budget:
             return False
         key_id = key.record.key_id
         while not next(key.uses, False):
-            reserved = self._flight.run([key_id], lambda _: {key_id: self._reserve(key)})[key_id]
+            reserved = self._flight.run([key_id], lambda _: self._reserve([key]))[key_id]
             if isinstance(reserved, Exception):
                 raise reserved
             if not reserved:
                 return False
         return True
 
-    def stock(self, keys: Sequence[CachedKey]) -> None:
+    def stock(self, keys: Iterable[CachedKey]) -> None:
         """Reserve blocks for those keys that have none left, all in one step, as far as they may have one.
 
-        Raises:
-            KeyStoreError: nothing could be reserved.
+        What fails here is met again by whoever draws.
         """
         empty = {
             key.record.key_id: key
             for key in keys
             if not operator.length_hint(key.uses) and not self.is_aged(key.record)
         }
-        if empty:
-            granted = self._store.reserve(list(empty), self._rotation.block, limit=self._rotation.max_uses)
-            for key_id in granted:
-                self._cache.grant(empty[key_id], self._rotation.block)
+        self._flight.run(empty, lambda mine: self._reserve([empty[key_id] for key_id in mine]))
 
     def may_wait(self, key: CachedKey) -> bool:
         """Whether the next message might have to ask the key store."""
@@ -77,14 +73,15 @@ class Budget:
         oldest = self._rotation.max_age
         return oldest is not None and datetime.now(UTC) - record.created_at >= oldest
 
-    def _reserve(self, key: CachedKey) -> bool:
-        # Another caller's flight may have landed since this one found the block empty: a second block would
+    def _reserve(self, keys: Sequence[CachedKey]) -> dict[bytes, bool]:
+        """Whether each key has messages left, or was granted a block of them."""
+        # Another caller's flight may have landed since this one found a block empty: a second block would
         # throw the first away.
-        if operator.length_hint(key.uses):
-            return True
-        key_id = key.record.key_id
-        granted = self._store.reserve([key_id], self._rotation.block, limit=self._rotation.max_uses)
-        if key_id not in granted:
-            return False
-        self._cache.grant(key, self._rotation.block)
-        return True
+        empty = {key.record.key_id: key for key in keys if not operator.length_hint(key.uses)}
+        outcome = {key.record.key_id: key.record.key_id not in empty for key in keys}
+        if empty:
+            granted = self._store.reserve(list(empty), self._rotation.block, limit=self._rotation.max_uses)
+            for key_id in granted:
+                self._cache.grant(empty[key_id], self._rotation.block)
+                outcome[key_id] = True
+        return outcome

@@ -147,7 +147,7 @@ class KeyRing:
             _check_names(slot)
         if wanted:
             keys = self.loader.active(wanted).values()
-            self.budget.stock([key for key in keys if isinstance(key, CachedKey)])
+            self.budget.stock(key for key in keys if isinstance(key, CachedKey))
 
     def rotate(self, slot: KeySlot) -> KeyRecord:
         """A new active key for the slot; the former one is retired and still opens what it sealed.

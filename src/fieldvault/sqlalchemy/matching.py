@@ -20,7 +20,7 @@ from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.binding import stored_name
 from fieldvault.sqlalchemy.bound_index import BoundIndex, indexes_of
 from fieldvault.sqlalchemy.carrier import Sealed
-from fieldvault.sqlalchemy.indexing import content_of
+from fieldvault.sqlalchemy.indexing import content_maker
 from fieldvault.sqlalchemy.waiting import fetch_index_keys
 
 __all__ = ["IndexComparator", "Match", "match", "tenant_of_search"]
@@ -77,10 +77,9 @@ class _Sought:
         tenant = tenant_of_search(index)
         fetch_index_keys(index.binding.vault, [tenant])
         keys = index.binding.vault.ring.index_keys(tenant)
-        contents = [content_of(index, values, _DIALECT) for values in self._values]
         return [
             Sealed((token, content))
-            for content in dict.fromkeys(contents)
+            for content in dict.fromkeys(map(content_maker(index, _DIALECT), self._values))
             if content is not None
             for token in keys.tokens(index.spec, content)
         ]

@@ -110,6 +110,7 @@ def _may_hold(owner: Any, held: Any) -> bool:
         results = [result for _, result in owner.whens] + [owner.else_]
         same = all(each is None or is_null(each) or _field(each) == _field(held) for each in results)
         return owner.value is not held and same
+    # PostgreSQL's, of SQLAlchemy 2.1: by name, since 2.0 has nothing to import.
     if type(owner).__name__ == "DistinctOnClause":
         return False
     return not isinstance(owner, ColumnElement) or isinstance(owner, ScalarSelect | Exists | TypeCoerce)

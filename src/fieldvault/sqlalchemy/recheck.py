@@ -19,7 +19,7 @@ from sqlalchemy.sql.elements import BooleanClauseList, Grouping
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.bound_index import BoundIndex
 from fieldvault.sqlalchemy.carrier import Sealed
-from fieldvault.sqlalchemy.indexing import content_of
+from fieldvault.sqlalchemy.indexing import content_maker
 from fieldvault.sqlalchemy.matching import Match
 from fieldvault.sqlalchemy.origins import origin
 
@@ -60,7 +60,6 @@ def rechecks_of(statement: Any, compiled: Any) -> Sequence[Recheck]:
         and statement._limit_clause is statement._offset_clause is statement._fetch_clause is None
     )
     needed = list(_conjuncts(statement._where_criteria)) if can_leave_out else []
-
     return [_recheck(match, needed, compiled) for match in found]
 
 
@@ -113,4 +112,5 @@ def _sought(parameters: dict[str, Any], name: str) -> frozenset[bytes]:
 
 
 def _among(index: BoundIndex, sought: frozenset[bytes], dialect: Dialect) -> Callable[[Any], bool]:
-    return lambda value: value is not None and content_of(index, [value], dialect) in sought
+    content = content_maker(index, dialect)
+    return lambda value: value is not None and content([value]) in sought

@@ -17,7 +17,7 @@ from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, 
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
-from fieldvault.sqlalchemy.indexing import fill
+from fieldvault.sqlalchemy.indexing import Filler
 from fieldvault.sqlalchemy.waiting import fetch_index_keys, fetch_slots
 
 __all__ = ["Rows"]
@@ -48,7 +48,7 @@ class Rows:
             for column in (*self._named, *columns)
             if column.table is self.table and column.default is not None
         ]
-        self.indexes = indexes_of(self.table)
+        self.fillers = [Filler(index, dialect) for index in indexes_of(self.table)]
         # The last row's tenant and subject as they stood there, and as names.
         self._last: tuple[Any, Any, Owner] = (None, None, _NOBODY)
 
@@ -72,10 +72,10 @@ class Rows:
             for put, value, cell in zip(into, values, cells, strict=True):
                 if value is not None:
                     put[key] = cell
-        if self.indexes:
-            each = repeat(owners) if isinstance(owners, tuple) else owners
+        each = repeat(owners) if isinstance(owners, tuple) else owners
+        for filler in self.fillers:
             for row, put, (tenant, _) in zip(rows, into, each, strict=False):
-                fill(self.indexes, row, tenant, self._dialect, put, whole=True)
+                filler.fill(row, tenant, put, whole=True)
 
     def fetch_keys(self, owners: Iterable[Owner]) -> None:
         """Have the owners' keys at hand before anything is sealed, in one batch, and beside an event loop.
@@ -86,7 +86,7 @@ class Rows:
         vault = self._binding.vault
         known = [owner for owner in dict.fromkeys(owners) if owner != _NOBODY]
         fetch_slots(vault, (KeySlot(*owner) for owner in known))
-        if self.indexes:
+        if self.fillers:
             fetch_index_keys(vault, (tenant for tenant, _ in known))
 
     def owner_named_in(self, row: Row) -> Owner | None:
@@ -147,7 +147,8 @@ class Rows:
             owner = next(((each.tenant, None) for each in values if each.__class__ is Carrier), None)
         if owner is None and values:
             owner = self._binding.ambient_scope(self.scope, self.table.name)
-        fill(self.indexes, row, "" if owner is None else owner[0], self._dialect, put, whole=False)
+        for filler in self.fillers:
+            filler.fill(row, "" if owner is None else owner[0], put, whole=False)
 
     def _with_defaults(self, row: Row, put: dict[str, Any]) -> Row:
         """The row with what Python would put into it; that is noted in ``put`` too."""

@@ -97,6 +97,12 @@ def _seal_text(dialect: Dialect, statement: TextClause, rows: Sequence[Row], row
     }
     if not types:
         return statement, rows, row
+    for type_ in types.values():
+        if indexes_of(type_.bound.table):
+            raise UnsupportedQuery(
+                f"{type_.field} has a blind index, which text() would leave as it is; "
+                "use insert() or update()"
+            )
     sealed = [{**each, **_seal_ambient(dialect, types, each)} for each in rows or [row]]
     return (statement, sealed, row) if rows else (statement, rows, sealed[0])
 
@@ -185,7 +191,8 @@ def _seal_update(dialect: Dialect, statement: Update, rows: Sequence[Row], row: 
         sealing.check_move(literals)
     put = _seal_row(dialect, types, literals, sealing)
     replaced = embedded.replaced(put)
-    if sealing is not None and any(_has_plain(types, each) for each in (literals, *(rows or [row]))):
+    written_here = any(key in literals for key in types)
+    if sealing is not None and (written_here or any(_has_plain(types, each) for each in rows or [row])):
         replaced = sealing.within_scope(replaced, {**literals, **(rows or [row])[0]})
     return (replaced, sealed, row) if rows else (replaced, rows, sealed[0])
 
@@ -213,16 +220,13 @@ def _seal_row(
         owner = sealing.owner_named_in(values)
     # What says nothing of its row goes to whatever rows the statement finds: the ambient scope's.
     put = {key: _seal_one(dialect, types[key], value, owner) for key, value in found.items()}
-    if sealing is not None and sealing.indexes:
+    if sealing is not None and sealing.fillers:
         sealing.index(values, owner, put)
     return put
 
 
 def _seal_ambient(dialect: Dialect, types: Mapping[str, Any], values: Row) -> dict[str, Any]:
-    """The cells for those values that are to be sealed, under the ambient scope.
-
-    An update does not say to which rows its values go.
-    """
+    """The cells for those values that are to be sealed, under the ambient scope: no row is named."""
     return {
         key: _seal_one(dialect, types[key], value, None)
         for key, value in values.items()
