@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldvault.context import MAX_NAME_SIZE, associated_data, check_name, encode_context, encode_row
+from fieldvault.context import (
+    MAX_NAME_SIZE,
+    associated_data,
+    bound_to_row,
+    check_name,
+    encode_context,
+    encode_row,
+)
 from fieldvault.errors import ConfigurationError, UnsupportedValue
 
 HEADER = bytes(range(19))
@@ -85,6 +92,14 @@ def test_the_header_is_bound_too() -> None:
 def test_different_rows_have_different_encodings(one: list[str], other: list[str]) -> None:
     """Parts are told apart, and their order counts."""
     assert (encode_row(one) == encode_row(other)) == (one == other)
+
+
+@given(row=st.lists(tricky, max_size=3), subject=st.none() | tricky)
+def test_what_was_made_without_a_row_is_bound_to_one(row: list[str], subject: str | None) -> None:
+    """To the same bytes as if the row had been known from the start."""
+    known = {"tenant": "acme", "field": "customers.email", "subject": subject}
+    bound = bound_to_row(associated_data(HEADER, **known), encode_row(row))  # type: ignore[arg-type]
+    assert bound == associated_data(HEADER, row=encode_row(row), **known)  # type: ignore[arg-type]
 
 
 def test_a_row_that_is_no_text_is_refused() -> None:

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from fieldvault.errors import ConfigurationError, UnsupportedValue
 
-__all__ = ["MAX_NAME_SIZE", "associated_data", "check_name", "check_names", "encode_context", "encode_row"]
+__all__ = [
+    "MAX_NAME_SIZE",
+    "associated_data",
+    "bound_to_row",
+    "check_name",
+    "check_names",
+    "encode_context",
+    "encode_row",
+]
 
 MAX_NAME_SIZE = 255
 
@@ -63,6 +71,11 @@ def associated_data(
             _optional(row),
         )
     )
+
+
+def bound_to_row(associated: bytes, row: bytes) -> bytes:
+    """The associated data of a value without a row, as that of the same value in a row."""
+    return associated[:-1] + _optional(row)
 
 
 def encode_row(identity: Sequence[str]) -> bytes:

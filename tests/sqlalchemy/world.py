@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, Executable, event
+from sqlalchemy import Engine, Executable, event, text
 from sqlalchemy.orm import Session
 
 from fieldvault import Vault
@@ -81,6 +81,16 @@ class World:
         """Change rows behind the back of the types."""
         with self.engine.begin() as connection:
             connection.exec_driver_sql(statement, *parameters)
+
+    def swap(self, table: str, column: str, one: str, other: str) -> None:
+        """Exchange what two rows, each picked by a condition, hold in a column."""
+        with self.engine.begin() as connection:
+            cells = [
+                connection.execute(text(f"SELECT {column} FROM {table} WHERE {where}")).scalar_one()
+                for where in (other, one)
+            ]
+            for where, cell in zip((one, other), cells, strict=True):
+                connection.execute(text(f"UPDATE {table} SET {column} = :cell WHERE {where}"), {"cell": cell})
 
     def everything(self) -> bytes:
         """All bytes of the SQLite database's file."""

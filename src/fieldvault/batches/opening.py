@@ -17,6 +17,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 
 from fieldvault.codecs import decode
+from fieldvault.context import bound_to_row
 from fieldvault.envelope import HEADER, as_bytes, refuse
 from fieldvault.errors import DecryptionError, FieldVaultError, KeyShredded, TenantMismatch
 from fieldvault.keys.cache import ValueKey
@@ -36,13 +37,15 @@ def open_many(
     *,
     tenants: Sequence[str] | None = None,
     subjects: Sequence[str] | None = None,
+    rows: Sequence[bytes] | None = None,
     erased: Callable[[KeyShredded], Any] | None = None,
     prefetch: Callable[[], None] | None = None,
 ) -> list[Any]:
     """The values of ciphertexts, ``None`` for ``None``; keys that are missing are fetched together.
 
     ``tenant`` and ``subject`` are what the caller knows, ``None`` where it knows nothing; ``tenants`` and
-    ``subjects`` what the row of each ciphertext says. ``erased`` answers for a value whose key was shredded;
+    ``subjects`` what the row of each ciphertext says, and ``rows`` the rows that they are bound to, as
+    ``encode_row`` gives them. ``erased`` answers for a value whose key was shredded;
     without it the error is raised. ``prefetch`` fetches more than the keys of these ciphertexts when one is
     missing, if the caller has more to open.
 
@@ -53,7 +56,9 @@ def open_many(
         MalformedCiphertext, TenantMismatch, DecryptionError, KeyNotFound, KeySuspended, KMSError,
             KeyStoreError: as for one value, for the first that meets it.
     """
-    alike = _open_alike(ring, blobs, field, tenant, subject, tenants, subjects)
+    alike = None
+    if rows is None:
+        alike = _open_alike(ring, blobs, field, tenant, subject, tenants, subjects)
     if alike is not None:
         return alike
     refusal: FieldVaultError | None = None
@@ -61,7 +66,7 @@ def open_many(
     fresh_until = -inf
     try:
         opened, fresh_until = _open_run(
-            ring, blobs, field, tenant, subject, tenants, subjects, erased, prefetch
+            ring, blobs, field, tenant, subject, tenants, subjects, rows, erased, prefetch
         )
     except FieldVaultError as error:
         refusal = error
@@ -82,6 +87,7 @@ def open_many(
             subject,
             tenants=None if tenants is None else tenants[part],
             subjects=None if subjects is None else subjects[part],
+            rows=None if rows is None else rows[part],
             erased=erased,
             prefetch=prefetch,
         )
@@ -144,6 +150,7 @@ def _open_run(
     subject: str | None,
     tenants: Sequence[str] | None,
     subjects: Sequence[str] | None,
+    rows: Sequence[bytes] | None,
     erased: Callable[[KeyShredded], Any] | None,
     prefetch: Callable[[], None] | None,
 ) -> tuple[list[Any], float]:
@@ -154,8 +161,12 @@ def _open_run(
     opened: list[Any] = []
     append = opened.append
     nobody: repeat[None] = repeat(None)
-    for blob, row_tenant, row_subject in zip(
-        blobs, nobody if tenants is None else tenants, nobody if subjects is None else subjects, strict=False
+    for blob, row_tenant, row_subject, row in zip(
+        blobs,
+        nobody if tenants is None else tenants,
+        nobody if subjects is None else subjects,
+        nobody if rows is None else rows,
+        strict=False,
     ):
         if blob is None:
             append(None)
@@ -184,11 +195,12 @@ def _open_run(
                 raise DecryptionError
             fresh_until = min(fresh_until, found.fresh_until)
             key, contexts, unprotect = found, found.contexts, found.open
-            associated = contexts[field] if field in contexts else key.context(field)
+            unbound = contexts[field] if field in contexts else key.context(field)
         if row_tenant is not None and row_tenant != key.tenant:
             raise TenantMismatch("a value in a row belongs to another tenant than the row")
         if row_subject is not None and row_subject != key.subject:
             raise DecryptionError
+        associated = unbound if row is None else bound_to_row(unbound, row)  # type: ignore[possibly-undefined]
         payload: bytes | None = None
         try:
             payload = unprotect(blob[key.nonce], blob[key.sealed], associated)  # type: ignore[possibly-undefined]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice, repeat
 from math import inf
 from operator import length_hint
 from typing import Any
 
 from fieldvault.codecs import TEXT, encode, pad
+from fieldvault.context import bound_to_row
 from fieldvault.envelope import PADDED
 from fieldvault.keys.cache import ValueKey
 from fieldvault.keys.records import KeySlot
@@ -29,8 +30,11 @@ def seal_many(
     values: Sequence[Any],
     field: str,
     owners: Sequence[Owner] | Owner,
+    rows: Sequence[bytes] | None = None,
 ) -> list[bytes | None]:
     """The ciphertexts of values, ``None`` for ``None``, each under its own owner or all under one.
+
+    ``rows`` are the rows that the values are bound to, as ``encode_row`` gives them.
 
     They are handed out only if the lease still ran when the last of them was sealed: a process that was
     stopped in between asks again, so that nothing is written under a key that was shredded meanwhile.
@@ -39,10 +43,10 @@ def seal_many(
         UnsupportedValue, ConfigurationError, KeyShredded, KeySuspended, KMSError, KeyStoreError: as for one
             value.
     """
-    alike = _seal_alike(ring, suite, padding, values, field, owners)
+    alike = None if rows is not None else _seal_alike(ring, suite, padding, values, field, owners)
     if alike is not None:
         return alike
-    sealed, fresh_until = _seal_run(ring, suite, padding, values, field, owners)
+    sealed, fresh_until = _seal_run(ring, suite, padding, values, field, owners, rows)
     if len(values) < 2 or ring.clock() < fresh_until:
         return sealed
     half = len(values) // 2
@@ -56,6 +60,7 @@ def seal_many(
             values[part],
             field,
             owners if isinstance(owners, tuple) else owners[part],
+            None if rows is None else rows[part],
         )
     ]
 
@@ -67,6 +72,7 @@ def _seal_run(
     values: Sequence[Any],
     field: str,
     owners: Sequence[Owner] | Owner,
+    rows: Sequence[bytes] | None,
 ) -> tuple[list[bytes | None], float]:
     """The ciphertexts, and until when the keys that sealed them may be used."""
     keys = ring.cache.sealing
@@ -74,11 +80,12 @@ def _seal_run(
     sealed: list[bytes | None] = []
     append = sealed.append
     each_owner = repeat(owners) if isinstance(owners, tuple) else owners
+    each_row: Iterable[bytes | None] = repeat(None) if rows is None else rows
     key: ValueKey | None = None
     kind, last_kind = 0, -1
     last_owner: Owner | None = None
     fresh_until = inf
-    for value, owner in zip(values, each_owner, strict=False):
+    for value, owner, row in zip(values, each_owner, each_row, strict=False):
         if value is None:
             append(None)
             continue
@@ -105,6 +112,8 @@ def _seal_run(
         fresh_until = min(fresh_until, key.fresh_until)
         contexts = key.contexts
         associated = contexts[field] if field in contexts else key.context(field)
+        if row is not None:
+            associated = bound_to_row(associated, row)
         nonce = random(key.nonce_size)
         protect = key.seal
         append(key.header + nonce + protect(nonce, body, associated))

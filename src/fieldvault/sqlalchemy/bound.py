@@ -31,6 +31,7 @@ class BoundColumn:
     suite: str | None
     padding: int | None
     textual: bool
+    bind_row: bool
     erased: Any
 
     def coercion(self, dialect: Dialect) -> Coercion:

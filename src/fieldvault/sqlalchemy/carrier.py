@@ -20,12 +20,13 @@ class Carrier:
     list that shows it shows no plaintext.
     """
 
-    __slots__ = ("subject", "tenant", "value")
+    __slots__ = ("row", "subject", "tenant", "value")
 
-    def __init__(self, value: Any, tenant: str, subject: str | None) -> None:
+    def __init__(self, value: Any, tenant: str, subject: str | None, row: bytes | None = None) -> None:
         self.value = value
         self.tenant = tenant
         self.subject = subject
+        self.row = row
 
     def __repr__(self) -> str:
         return "<sealed>"

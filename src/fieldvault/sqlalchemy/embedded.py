@@ -11,10 +11,9 @@ from sqlalchemy.types import NullType
 from sqlalchemy.util import immutabledict
 
 from fieldvault.errors import UnsupportedQuery
-from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.types import Encrypted
 
-__all__ = ["Embedded", "check_upsert"]
+__all__ = ["Embedded", "is_null", "type_of"]
 
 Row = Mapping[str, Any]
 
@@ -48,7 +47,7 @@ class Embedded:
             if name in self._given:
                 raise UnsupportedQuery(f"the statement sets two columns called {name!r}; send two statements")
             self._given[name] = (key, value)
-            type_ = _type_of(key, table)
+            type_ = type_of(key, table)
             if type_ is None and isinstance(getattr(_column_of(value), "type", None), Encrypted):
                 raise UnsupportedQuery(
                     f"{value} is encrypted and opens where it is only, and {name} would be given its "
@@ -137,39 +136,6 @@ class Embedded:
         return {name: value.key for name, (_, value) in self._given.items() if _is_named(value)}
 
 
-def check_upsert(statement: Insert, table: Table) -> None:
-    """Refuse values for encrypted columns in what an upsert does to a row that is there already.
-
-    Raises:
-        UnsupportedQuery: one gets anything but its own column of the row that was to be inserted, or NULL; or
-            its blind index is left as it is.
-    """
-    clause = statement._post_values_clause
-    assigned: Any = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or ()
-    pairs = list(assigned.items() if isinstance(assigned, Mapping) else assigned)
-    for key, value in pairs:
-        type_ = _type_of(key, table)
-        if type_ is None or _is_null(value) or (_is_column(value) and value.type is type_):
-            continue
-        name = key if isinstance(key, str) else key.key
-        raise UnsupportedQuery(
-            f"{table.name}.{name} is encrypted, and the statement does not say for which row it is updated; "
-            f"take the value from the row that was to be inserted: its {name} in statement.excluded "
-            "(statement.inserted for MariaDB)"
-        )
-    given = {key if isinstance(key, str) else str(key.key): value for key, value in pairs}
-    for index in indexes_of(table) if given else ():
-        sources = {str(source.key) for source in index.sources}
-        token: Any = given.get(index.key)
-        fits = _is_null(token) or (_is_column(token) and token.type is index.column.type)
-        touched = index.key in given or not sources.isdisjoint(given)
-        if touched and not (fits and given.keys() >= {index.key, *sources}):
-            raise UnsupportedQuery(
-                f"the upsert updates {', '.join(sorted(sources))} of {table.name} apart from the blind index "
-                f"{index.key}; take all of them from the row that was to be inserted, the index too"
-            )
-
-
 def _column_of(value: Any) -> Any:
     made = getattr(value, "__clause_element__", None)
     return value if made is None else made()
@@ -180,15 +146,11 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, BindParameter) and not value.unique
 
 
-def _is_null(value: Any) -> bool:
+def is_null(value: Any) -> bool:
     """Whether NULL stands there for good, and no parameter that gets its value, or its type, elsewhere."""
     if isinstance(value, BindParameter):
         return bool(value.unique) and not value.required and value.callable is None and value.value is None
     return value is None or isinstance(value, Null)
-
-
-def _is_column(value: Any) -> bool:
-    return getattr(value, "table", None) is not None
 
 
 def _is_value(value: Any, type_: Encrypted) -> bool:
@@ -200,7 +162,8 @@ def _is_value(value: Any, type_: Encrypted) -> bool:
     )
 
 
-def _type_of(key: Any, table: Any) -> Encrypted | None:
+def type_of(key: Any, table: Any) -> Encrypted | None:
+    """The type of a column that a statement writes, named as it names it, if that is encrypted."""
     column = key
     if isinstance(key, str):
         # By the key, or by the name in the database: SQLAlchemy writes a key that it does not know as is.

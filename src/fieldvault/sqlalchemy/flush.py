@@ -20,6 +20,7 @@ from fieldvault.sqlalchemy.binding import binding_of, canonical
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
+from fieldvault.sqlalchemy.identity import binds_rows, identity_in, key_of
 from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["carry_insert", "carry_update", "encrypted_of", "put_all_back", "put_back", "set_default"]
@@ -41,6 +42,9 @@ def carry_insert(mapper: Mapper[Any], connection: Connection, target: Any) -> No
     for name in () if scope is None else (scope.tenant, scope.subject):
         if name is not None and getattr(target, name) is None:
             set_default(target, name, mapper.attrs[name].columns)
+    for name in _keys_of_rows(mapper, encrypted):
+        if getattr(target, name) is None:
+            set_default(target, name, mapper.attrs[name].columns)
     for key, column in encrypted.items():
         if attributes.instance_dict(target).get(key) is None:
             set_default(target, key, [column])
@@ -50,7 +54,8 @@ def carry_insert(mapper: Mapper[Any], connection: Connection, target: Any) -> No
 def carry_update(mapper: Mapper[Any], connection: Connection, target: Any) -> None:
     """Listener of ``before_update``.
 
-    A row that moves to another tenant or subject has all its values sealed anew.
+    A row that moves to another tenant or subject has all its values sealed anew, and one that gets another
+    primary key those that are bound to it.
     """
     encrypted = encrypted_of(mapper)
     if not encrypted:
@@ -63,6 +68,8 @@ def carry_update(mapper: Mapper[Any], connection: Connection, target: Any) -> No
     else:
         changed = {key for key in encrypted if state.attrs[key].history.has_changes()}
         changed |= _indexed_with(encrypted, changed)
+    if any(state.attrs[name].history.has_changes() for name in _keys_of_rows(mapper, encrypted)):
+        changed |= {key for key, column in encrypted.items() if binds_rows(column)}
     for key in changed:
         if not state.attrs[key].history.has_changes():
             getattr(target, key)
@@ -108,6 +115,22 @@ def _indexed_with(encrypted: dict[str, Column[Any]], changed: set[str]) -> set[s
     return together
 
 
+def _keys_of_rows(mapper: Mapper[Any], encrypted: dict[str, Column[Any]]) -> Iterable[str]:
+    """The attributes that make up the primary keys to which some of the values are bound."""
+    tables = {column.table for column in encrypted.values() if binds_rows(column)}
+    for table in tables:
+        for part in key_of(table):
+            yield mapper.get_property_by_column(part).key
+
+
+def _row_of(mapper: Mapper[Any], target: Any, column: Column[Any]) -> bytes | None:
+    """The row that a value of this column is bound to, if it is."""
+    if not binds_rows(column):
+        return None
+    properties = [mapper.get_property_by_column(part) for part in key_of(column.table)]
+    return identity_in(column.table, [getattr(target, each.key) for each in properties])
+
+
 def _scope_of(mapper: Mapper[Any]) -> KeyScope | None:
     return getattr(mapper.class_, "__vault__", None)
 
@@ -142,8 +165,9 @@ def _carry(mapper: Mapper[Any], target: Any, keys: Iterable[str]) -> None:
     )
     session = cast(Session, object_session(target))
     pending = session.info.setdefault(_PENDING, {}).setdefault(id(target), [])
+    columns = encrypted_of(mapper)
     for key in chosen:
-        carrier = Carrier(values[key], tenant, subject)
+        carrier = Carrier(values[key], tenant, subject, _row_of(mapper, target, columns[key]))
         pending.append((values, key, carrier))
         values[key] = carrier
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Dialect
 from fieldvault.batches import open_many
 from fieldvault.envelope import from_text
 from fieldvault.erased import RAISE
-from fieldvault.errors import KeyShredded, MalformedCiphertext
+from fieldvault.errors import KeyShredded, MalformedCiphertext, UnsupportedQuery
 from fieldvault.sqlalchemy.binding import RowScope
 from fieldvault.sqlalchemy.bound import BoundColumn
 
@@ -25,8 +25,8 @@ Prefetch = Callable[[], None]
 Said = Sequence[str] | None
 """What the rows of a page say of their tenant, or of their subject; ``None`` where they say nothing."""
 
-OpenPage = Callable[[Sequence[Any], Said, Said, Prefetch | None], list[Any]]
-"""``(cells, tenants, subjects, prefetch)`` to the values, each in a tuple of one."""
+OpenPage = Callable[[Sequence[Any], Said, Said, Sequence[bytes] | None, Prefetch | None], list[Any]]
+"""``(cells, tenants, subjects, rows, prefetch)`` to the values, each in a tuple of one."""
 
 
 def page_opener(column: BoundColumn, dialect: Dialect) -> OpenPage:
@@ -37,8 +37,17 @@ def page_opener(column: BoundColumn, dialect: Dialect) -> OpenPage:
     out = column.coercion(dialect).out
 
     def open_page(
-        cells: Sequence[Any], tenants: Said, subjects: Said, prefetch: Prefetch | None
+        cells: Sequence[Any],
+        tenants: Said,
+        subjects: Said,
+        rows: Sequence[bytes] | None,
+        prefetch: Prefetch | None,
     ) -> list[Any]:
+        if column.bind_row and rows is None:
+            raise UnsupportedQuery(
+                f"{column.field} binds values to their rows, and the statement reads it without the primary "
+                f"key of {column.table.name}; select that too"
+            )
         tenant, subject = _reading_scope(column, column.binding.scopes.get(column.table))
         opened = open_many(
             column.binding.vault.ring,
@@ -48,6 +57,7 @@ def page_opener(column: BoundColumn, dialect: Dialect) -> OpenPage:
             subject,
             tenants=tenants,
             subjects=subjects,
+            rows=rows if column.bind_row else None,
             erased=partial(_stand_in, column),
             prefetch=prefetch,
         )
@@ -66,7 +76,7 @@ def result_processor(column: BoundColumn, dialect: Dialect) -> Callable[[Any], A
         if cell.__class__ is tuple:
             # No driver gives a tuple for a cell of bytes or text: a page has been opened already.
             return cell[0]
-        return None if cell is None else open_page([cell], None, None, None)[0][0]
+        return None if cell is None else open_page([cell], None, None, None, None)[0][0]
 
     return process
 

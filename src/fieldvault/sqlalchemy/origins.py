@@ -12,6 +12,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import Cast, Label, Null, TypeCoerce
 
 from fieldvault.sqlalchemy.binding import Binding, RowScope
+from fieldvault.sqlalchemy.identity import key_of, row_bound
 from fieldvault.sqlalchemy.opening import OpenPage, page_opener
 from fieldvault.sqlalchemy.types import Encrypted
 
@@ -29,7 +30,8 @@ class Reading:
     """Encrypted columns of one table, or one alias of it, in a statement.
 
     ``columns`` are their places in a row, and what opens them. ``tenant`` and ``subject`` read the rows'
-    scope, where the model has it in its rows and the statement selects it. ``direct`` says that the table
+    scope, where the model has it in its rows and the statement selects it; ``key`` reads the rows' primary
+    key, where values are bound to it and the statement selects it whole. ``direct`` says that the table
     itself is read, and no alias of it.
     """
 
@@ -40,6 +42,7 @@ class Reading:
     columns: tuple[tuple[int, OpenPage], ...]
     tenant: Reader | None
     subject: Reader | None
+    key: Sequence[Reader] | None
 
 
 def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[Reading]:
@@ -81,7 +84,19 @@ def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[R
                 columns=tuple((place, page_opener(type_.bound, dialect)) for place, type_ in members),
                 tenant=None if scope is None else reader(path, table, scope.tenant),
                 subject=None if scope is None else reader(path, table, scope.subject),
+                key=_key_readers(reader, path, table),
             )
+
+
+def _key_readers(
+    reader: Callable[[_Path | None, Table, Column[Any]], Reader | None], path: _Path | None, table: Table
+) -> Sequence[Reader] | None:
+    """What reads the primary key, if values are bound to it and the statement selects it whole."""
+    if not row_bound(table):
+        return None
+    parts = [reader(path, table, part) for part in key_of(table)]
+    found = [each for each in parts if each is not None]
+    return found if len(found) == len(parts) else None
 
 
 def _shown(compiled: Any) -> Sequence[Sequence[Any]]:

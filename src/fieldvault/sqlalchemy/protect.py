@@ -14,6 +14,7 @@ from fieldvault.sqlalchemy.before_flush import fetch_keys
 from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.bulk import carry_bulk
+from fieldvault.sqlalchemy.identity import check_key
 from fieldvault.sqlalchemy.results import check_rows
 from fieldvault.sqlalchemy.statements import refuse_unsupported, seal_rows
 from fieldvault.sqlalchemy.types import Encrypted
@@ -101,6 +102,7 @@ def _learn(mapper: Mapper[Any], class_: type) -> None:
         if isinstance(table, Table):
             _learn_indexes(mapper, table)
         if isinstance(table, Table) and not mapped.isdisjoint(encrypted_columns(table)):
+            check_key(table)
             _note(
                 table,
                 None

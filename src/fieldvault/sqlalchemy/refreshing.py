@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Table, and_, select
@@ -11,7 +13,7 @@ from sqlalchemy.orm import InstanceState
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.origins import Reader
 
-__all__ = ["refreshed", "scope_of"]
+__all__ = ["key_readers", "refreshed", "scope_of"]
 
 
 def refreshed(context: Any) -> InstanceState[Any] | None:
@@ -19,6 +21,13 @@ def refreshed(context: Any) -> InstanceState[Any] | None:
     options = context.execution_options.get("_sa_orm_load_options")
     state: InstanceState[Any] | None = getattr(options, "_refresh_state", None)
     return state
+
+
+def key_readers(state: InstanceState[Any]) -> Sequence[Reader] | None:
+    """What reads its primary key, which an object does not forget."""
+    if state.identity is None:
+        return None
+    return [partial(_repeated, part) for part in state.identity]
 
 
 def scope_of(
@@ -53,4 +62,8 @@ def _asked(state: InstanceState[Any], names: list[str], connection: Connection) 
 
 
 def _reader(value: Any) -> Reader | None:
-    return (lambda cells: [value] * len(cells[0])) if isinstance(value, str | int | uuid.UUID) else None
+    return partial(_repeated, value) if isinstance(value, str | int | uuid.UUID) else None
+
+
+def _repeated(value: Any, cells: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    return [value] * len(cells[0])

@@ -18,11 +18,12 @@ from sqlalchemy.orm import InstanceState
 from fieldvault.errors import ScopeRequired
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.binding import name_of
+from fieldvault.sqlalchemy.identity import identities
 from fieldvault.sqlalchemy.opening import Prefetch, as_blob
 from fieldvault.sqlalchemy.origins import Reader, Reading, places_of, readings_of
 from fieldvault.sqlalchemy.queries import refuse_questions
 from fieldvault.sqlalchemy.recheck import Condition, conditions_of
-from fieldvault.sqlalchemy.refreshing import refreshed, scope_of
+from fieldvault.sqlalchemy.refreshing import key_readers, refreshed, scope_of
 from fieldvault.sqlalchemy.waiting import fetch_keys_of
 from fieldvault.vault import Vault
 
@@ -91,7 +92,9 @@ class _Check:
         self, reading: Reading, refreshed: InstanceState[Any] | None, connection: Connection
     ) -> None:
         self._reading = reading
-        self._tenant, self._subject = reading.tenant, reading.subject
+        self._tenant, self._subject, self._key = reading.tenant, reading.subject, reading.key
+        if refreshed is not None and reading.direct and self._key is None:
+            self._key = key_readers(refreshed)
         if refreshed is not None and reading.direct:
             scope = getattr(refreshed.class_, "__vault__", None)
             if isinstance(scope, KeyScope):
@@ -110,6 +113,7 @@ class _Check:
         Raises:
             ScopeRequired: the statement leaves out whose the rows are, and no scope says it.
             TenantMismatch, DecryptionError: a value was moved here from another tenant's or subject's row.
+            UnsupportedQuery: values are bound to their rows, and the statement leaves out the primary key.
             MalformedCiphertext: what is there is no ciphertext.
             KeyNotFound, KeyShredded, KeySuspended, KMSError, KeyStoreError: a key cannot be had.
         """
@@ -127,8 +131,9 @@ class _Check:
                 "whose they are; select that too, or work inside vault.scope(tenant=…)"
             )
         tenants, subjects = _names(self._tenant, cells), _names(self._subject, cells)
+        rows = None if self._key is None else identities([read(cells) for read in self._key])
         for place, open_page in full:
-            cells[place] = open_page(cells[place], tenants, subjects, prefetch)
+            cells[place] = open_page(cells[place], tenants, subjects, rows, prefetch)
 
     @property
     def vault(self) -> Vault:

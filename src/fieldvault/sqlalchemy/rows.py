@@ -8,7 +8,7 @@ from operator import itemgetter
 from types import NoneType
 from typing import Any
 
-from sqlalchemy import Column, Update
+from sqlalchemy import Column, Table, Update
 from sqlalchemy.engine import Dialect
 
 from fieldvault.errors import ScopeRequired, UnsupportedQuery
@@ -17,6 +17,7 @@ from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, 
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
+from fieldvault.sqlalchemy.identity import binds_rows, key_of, named_in, row_bound
 from fieldvault.sqlalchemy.indexing import Filler
 from fieldvault.sqlalchemy.waiting import fetch_index_keys, fetch_slots
 
@@ -42,10 +43,11 @@ class Rows:
         named = () if self.scope is None else (self.scope.tenant, self.scope.subject)
         # Those on which the scope of a row depends.
         self._named = tuple(column for column in named if column is not None)
+        self._bound = bool(row_bound(self.table))
         self._in_rows = any(column.table is self.table for column in self._named)
         self._defaulted = [
             column
-            for column in (*self._named, *columns)
+            for column in (*self._named, *(key_of(self.table) if self._bound else ()), *columns)
             if column.table is self.table and column.default is not None
         ]
         self.fillers = [Filler(index, dialect) for index in indexes_of(self.table)]
@@ -68,7 +70,8 @@ class Rows:
         owners = self._owners(rows, columns)
         self.fetch_keys([owners] if isinstance(owners, tuple) else owners)
         for column, key, values in zip(self._columns, self._keys, columns, strict=True):
-            cells = column.type.column_sealer(self._dialect)(values, owners)  # type: ignore[attr-defined]
+            bound = self._identities(rows, values) if binds_rows(column) else None
+            cells = column.type.column_sealer(self._dialect)(values, owners, bound)  # type: ignore[attr-defined]
             for put, value, cell in zip(into, values, cells, strict=True):
                 if value is not None:
                     put[key] = cell
@@ -110,11 +113,16 @@ class Rows:
     def check_move(self, values: Row) -> None:
         """Refuse an update that sets whose its rows are, and leaves encrypted values to the former owner.
 
+        The same for a primary key, and values that are bound to the former one.
+
         Raises:
             UnsupportedQuery: it does.
         """
         moving = [column.key for column in self._named if column.table is self.table and column.key in values]
         staying = [key for key in self._keys if key not in values]
+        if self._bound and not moving:
+            moving = [column.key for column in key_of(self.table) if column.key in values]
+            staying = [str(column.key) for column in row_bound(self.table) if column.key not in values]
         if moving and staying:
             raise UnsupportedQuery(
                 f"the statement sets {', '.join(moving)} of {self.table.name}, which chooses their keys, "
@@ -149,6 +157,9 @@ class Rows:
             owner = self._binding.ambient_scope(self.scope, self.table.name)
         for filler in self.fillers:
             filler.fill(row, "" if owner is None else owner[0], put, whole=False)
+
+    def _identities(self, rows: Sequence[Row], values: Sequence[Any]) -> Sequence[bytes]:
+        return [_identity(self.table, *each) for each in zip(rows, values, strict=True)]
 
     def _with_defaults(self, row: Row, put: dict[str, Any]) -> Row:
         """The row with what Python would put into it; that is noted in ``put`` too."""
@@ -210,6 +221,14 @@ class Rows:
                 "work inside vault.scope(…), or add objects to a session"
             )
         return ambient
+
+
+def _identity(table: Table, row: Row, value: Any) -> bytes:
+    if value is None:
+        return b""
+    if value.__class__ is Carrier and value.row is not None:
+        return bytes(value.row)
+    return named_in(table, row)
 
 
 def _values(rows: Sequence[Row], key: str) -> list[Any]:

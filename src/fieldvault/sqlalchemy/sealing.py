@@ -16,8 +16,8 @@ from fieldvault.sqlalchemy.carrier import Carrier, Sealed
 
 __all__ = ["SealColumn", "bind_processor", "column_sealer"]
 
-SealColumn = Callable[[Sequence[Any], Sequence[Owner] | Owner], list[Sealed | None]]
-"""``(values, whose each is)`` to cells; ``None`` stays ``None``."""
+SealColumn = Callable[[Sequence[Any], Sequence[Owner] | Owner, Sequence[bytes] | None], list[Sealed | None]]
+"""``(values, whose each is, the rows that they are bound to)`` to cells; ``None`` stays ``None``."""
 
 
 def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
@@ -29,7 +29,9 @@ def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
     coercion = column.coercion(dialect)
     into, as_is = coercion.into, coercion.as_is
 
-    def seal(values: Sequence[Any], owners: Sequence[Owner] | Owner) -> list[Sealed | None]:
+    def seal(
+        values: Sequence[Any], owners: Sequence[Owner] | Owner, rows: Sequence[bytes] | None
+    ) -> list[Sealed | None]:
         vault = column.binding.vault
         try:
             if set(map(type, values)) != {as_is}:
@@ -38,7 +40,7 @@ def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
                     for each in map(_carried, values)
                 ]
             cells: list[Any] = seal_many(
-                vault.ring, column.suite_in(vault), column.padding, values, column.field, owners
+                vault.ring, column.suite_in(vault), column.padding, values, column.field, owners, rows
             )
         except UnsupportedValue as error:
             message = str(error)

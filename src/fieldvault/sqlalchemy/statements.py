@@ -19,10 +19,12 @@ from fieldvault.keys.records import KeySlot
 from fieldvault.sqlalchemy.binding import encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
-from fieldvault.sqlalchemy.embedded import Embedded, check_upsert
+from fieldvault.sqlalchemy.embedded import Embedded
+from fieldvault.sqlalchemy.identity import named_in
 from fieldvault.sqlalchemy.queries import refuse_questions
 from fieldvault.sqlalchemy.rows import Rows
 from fieldvault.sqlalchemy.types import Encrypted
+from fieldvault.sqlalchemy.upserts import within_scope
 from fieldvault.sqlalchemy.waiting import fetch_slots
 
 __all__ = ["refuse_unsupported", "seal_rows"]
@@ -118,8 +120,8 @@ def _seal_insert(dialect: Dialect, statement: Insert, rows: Sequence[Row], row: 
             f"insert().from_select() into {table.name} would copy values that are sealed for other rows, "
             "or plaintext; select the rows and insert them"
         )
-    check_upsert(statement, table)
     sealing = Rows(columns, dialect)
+    statement = within_scope(statement, table, sealing.scope)
     if statement._multi_values:
         return _seal_values_lists(statement, sealing), rows, row
     embedded = Embedded(statement, table)
@@ -219,7 +221,7 @@ def _seal_row(
     if sealing is not None and any(value.__class__ is not Carrier for value in found.values()):
         owner = sealing.owner_named_in(values)
     # What says nothing of its row goes to whatever rows the statement finds: the ambient scope's.
-    put = {key: _seal_one(dialect, types[key], value, owner) for key, value in found.items()}
+    put = {key: _seal_one(dialect, types[key], value, owner, values) for key, value in found.items()}
     if sealing is not None and sealing.fillers:
         sealing.index(values, owner, put)
     return put
@@ -228,16 +230,22 @@ def _seal_row(
 def _seal_ambient(dialect: Dialect, types: Mapping[str, Any], values: Row) -> dict[str, Any]:
     """The cells for those values that are to be sealed, under the ambient scope: no row is named."""
     return {
-        key: _seal_one(dialect, types[key], value, None)
+        key: _seal_one(dialect, types[key], value, None, {})
         for key, value in values.items()
         if key in types and value is not None
     }
 
 
-def _seal_one(dialect: Dialect, type_: Encrypted, value: Any, owner: tuple[str, str | None] | None) -> Any:
+def _seal_one(
+    dialect: Dialect, type_: Encrypted, value: Any, owner: tuple[str, str | None] | None, values: Row
+) -> Any:
+    column = type_.bound
+    row: bytes | None = None
     if value.__class__ is Carrier:
-        owner = value.tenant, value.subject
+        owner, row = (value.tenant, value.subject), value.row
     elif owner is None:
-        owner = type_.bound.ambient_owner()
-    fetch_slots(type_.bound.binding.vault, [KeySlot(*owner)])
-    return type_.column_sealer(dialect)([value], owner)[0]
+        owner = column.ambient_owner()
+    if column.bind_row and row is None:
+        row = named_in(column.table, values)
+    fetch_slots(column.binding.vault, [KeySlot(*owner)])
+    return type_.column_sealer(dialect)([value], owner, None if row is None else [row])[0]

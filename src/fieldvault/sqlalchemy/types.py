@@ -33,7 +33,10 @@ class Encrypted(TypeDecorator[Any]):
     type does. ``field`` pins the name that values are bound to, by default ``table.column``: pin it before
     you rename either. ``suite`` names a cipher suite, by default the vault's own choice. ``storage`` is
     ``"binary"``, or ``"text"`` for a column of text. ``padding`` fills values up to a multiple of so many
-    bytes (2 to 65536), so that lengths tell less. ``erased`` is what a reader sees in place of a value whose
+    bytes (2 to 65536), so that lengths tell less. ``bind_row`` binds each value to its row, by the primary
+    key: a ciphertext that was copied to another row of the same tenant and column is refused when it is
+    loaded. The key then has to be known before the row is written, and stands beside the column in whatever
+    reads it. ``erased`` is what a reader sees in place of a value whose
     key was shredded: a value, or ``RAISE``.
 
     NULL stays NULL, and whether there is a value can be seen. One instance may be shared by several columns.
@@ -54,6 +57,7 @@ class Encrypted(TypeDecorator[Any]):
         suite: str | None = None,
         storage: str = "binary",
         padding: int | None = None,
+        bind_row: bool = False,
         erased: Any = None,
     ) -> None:
         super().__init__()
@@ -71,6 +75,7 @@ class Encrypted(TypeDecorator[Any]):
         self.suite = suite
         self.storage = storage
         self.padding = check_padding(padding)
+        self.bind_row = bind_row
         # Not part of the statement cache's key, which needs hashable parts: the field tells columns apart
         # there.
         self._erased = erased
@@ -88,6 +93,8 @@ class Encrypted(TypeDecorator[Any]):
             parts.append(f"storage={self.storage!r}")
         if self.padding is not None:
             parts.append(f"padding={self.padding!r}")
+        if self.bind_row:
+            parts.append("bind_row=True")
         return f"Encrypted({', '.join(parts)})"
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
@@ -159,6 +166,7 @@ class Encrypted(TypeDecorator[Any]):
             self.suite,
             self.padding,
             self.storage == "text",
+            self.bind_row,
             self._erased,
         )
 

@@ -1,0 +1,103 @@
+"""A row's identity: what the values of a column with ``bind_row=True`` are bound to."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Integer, String, Table, Uuid
+
+from fieldvault.context import encode_row
+from fieldvault.errors import ConfigurationError, UnsupportedQuery
+from fieldvault.sqlalchemy.binding import canonical, encrypted_columns
+
+__all__ = ["binds_rows", "check_key", "identities", "identity_in", "key_of", "named_in", "row_bound"]
+
+_NO_ROW = b""
+"""The identity of no row: every key has a part, and so no encoded key is empty."""
+
+
+def row_bound(table: Table) -> Sequence[Column[Any]]:
+    """The columns of a table whose values are bound to their rows."""
+    return [column for column in encrypted_columns(table) if binds_rows(column)]
+
+
+def binds_rows(column: Column[Any]) -> bool:
+    """Whether the values of an encrypted column are bound to their rows."""
+    type_: Any = column.type
+    return bool(type_.bind_row)
+
+
+def key_of(table: Table) -> Sequence[Column[Any]]:
+    """The columns of the primary key, in its order."""
+    return list(table.primary_key.columns)
+
+
+def check_key(table: Table) -> None:
+    """Refuse to bind values to rows whose key has no one text in Python and in the database.
+
+    Raises:
+        ConfigurationError: there is no primary key, or a part of it is no text, integer or UUID.
+    """
+    bound = row_bound(table)
+    if not bound:
+        return
+    wrong = [column for column in key_of(table) if not isinstance(column.type, Integer | String | Uuid)]
+    if wrong or not key_of(table):
+        raise ConfigurationError(
+            f"{table.name}.{bound[0].name} binds values to their rows, by a primary key of text, integers or "
+            + (f"UUIDs, and {wrong[0].name} is {wrong[0].type}" if wrong else "UUIDs, and there is none")
+        )
+
+
+def identity_in(table: Table, parts: Sequence[Any]) -> bytes:
+    """The identity of a row that is about to be written, from the parts of its key.
+
+    Raises:
+        UnsupportedQuery: a part is not known yet.
+        UnsupportedValue, ConfigurationError: a part is no key's.
+    """
+    columns = key_of(table)
+    if any(part is None for part in parts):
+        raise UnsupportedQuery(
+            f"{row_bound(table)[0].type.field} binds values to their rows, and the statement does not "  # type: ignore[attr-defined]
+            f"say in which row of {table.name}: give {', '.join(column.name for column in columns)} in "
+            "Python, by a default such as uuid4 or in the statement's values, or change the loaded object "
+            "and flush it"
+        )
+    return encode_row([_text(canonical(*each)) for each in zip(columns, parts, strict=True)])
+
+
+def named_in(table: Table, row: Mapping[str, Any]) -> bytes:
+    """The identity of the row that a statement's parameters name.
+
+    Raises:
+        UnsupportedQuery, UnsupportedValue, ConfigurationError: as ``identity_in``.
+    """
+    # The ORM gives the primary key of the row that it updates by the column's label.
+    return identity_in(
+        table,
+        [row.get(str(column.key), row.get(str(column._label))) for column in key_of(table)],
+    )
+
+
+def identities(parts: Sequence[Sequence[Any]]) -> Sequence[bytes]:
+    """The identities of the rows of a page, from the parts of their keys, a column at a time."""
+    return [
+        _NO_ROW if None in row else encode_row([_text(part) for part in row])
+        for row in zip(*parts, strict=True)
+    ]
+
+
+def _text(part: Any) -> str:
+    if isinstance(part, str):
+        return str.__str__(part)
+    if isinstance(part, int) and not isinstance(part, bool):
+        return str(int(part))
+    if isinstance(part, uuid.UUID):
+        return str(part)
+    raise ConfigurationError(
+        f"a row is known by text, integers or UUIDs where values are bound to it, not by a "
+        f"{type(part).__name__}"
+    )
