@@ -3,6 +3,8 @@
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -11,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fieldvault import CachePolicy, errors
 from fieldvault.context import associated_data
 from fieldvault.envelope import header
+from fieldvault.keys import indexing
 from fieldvault.keys.indexing import IndexKeys
 from fieldvault.keys.records import KeySlot, KeyState, Purpose
 from fieldvault.search.tokens import IndexSpec
@@ -45,6 +48,18 @@ def versions(party: Party) -> list[int]:
 def rotate(party: Party) -> bytes:
     """Give the tenant a new index key, and return its id."""
     return party.vault.ring.rotate(SLOT).key_id
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function after which the new keys of rotations are old enough to be written under."""
+    return partial(monkeypatch.setattr, indexing, "SETTLING", -timedelta(days=1))
+
+
+@pytest.fixture
+def settled_from_the_start(settled: Callable[[], None]) -> None:
+    """Have them be so in the whole test."""
+    settled()
 
 
 def test_the_first_use_makes_the_key_in_one_call_of_the_kms(rig: Rig) -> None:
@@ -97,6 +112,41 @@ def test_after_its_age_a_key_is_unwrapped_again(rig: Rig) -> None:
     assert party.kms_calls() == ["unwrap_many"]
 
 
+def test_a_new_key_is_searched_at_once_and_written_under_once_every_process_knows_it(
+    rig: Rig, settled: Callable[[], None]
+) -> None:
+    """Until then the one before it is, although that is retired: also by a process that begins meanwhile."""
+    party = rig.party(CachePolicy(ttl=1000))
+    first = token(party)
+    rotate(party)
+    for each in (party, rig.party()):
+        assert token(each) == first
+        assert keys_of(each).writing.record.state is KeyState.RETIRED
+        assert tokens(each)[1:] == [first]
+    longest = CachePolicy().lease + CachePolicy().grace
+    settles_at = keys_of(party).settles_at - rig.clock()
+    assert longest < settles_at <= longest + indexing.SETTLING.total_seconds()
+    settled()
+    rig.clock.advance(settles_at - 0.1)
+    assert token(party) == first
+    rig.clock.advance(0.2)
+    assert token(party) == tokens(party)[0] != first
+    assert keys_of(party).writing is keys_of(party).active
+
+
+def test_in_an_outage_what_is_written_under_stays(memory_rig: Rig, settled: Callable[[], None]) -> None:
+    """The phase cannot be known anew, and the grace serves the one that was known."""
+    party = memory_rig.party()
+    first = token(party)
+    rotate(party)
+    assert token(party) == first
+    memory_rig.clock.advance(CachePolicy().lease)
+    settled()
+    party.store.down = True
+    assert token(party) == first
+
+
+@pytest.mark.usefixtures("settled_from_the_start")
 def test_after_a_rotation_new_tokens_are_written_and_both_are_searched(rig: Rig) -> None:
     """The active key's first, then the retired ones', newest first."""
     party = rig.party()
@@ -120,7 +170,7 @@ def test_keys_of_several_versions_come_in_one_call_of_the_kms(rig: Rig) -> None:
     party = rig.party()
     assert tokens(party) == tokens(first)
     assert party.kms_calls() == ["unwrap_many"]
-    assert party.store.counted() == {"generation": 1, "keys": 1, "fetch": 1}
+    assert party.store.counted() == {"generation": 1, "keys": 1, "fetch": 1, "declare_lease": 1}
 
 
 def test_another_process_takes_up_a_rotation_within_the_lease(rig: Rig) -> None:

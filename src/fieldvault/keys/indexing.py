@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from datetime import UTC, datetime, timedelta
 from math import inf
 from operator import attrgetter
 from typing import Protocol
@@ -15,52 +16,71 @@ from fieldvault.keys.lease import Lease
 from fieldvault.keys.loading import ROUNDS, KeyLoader
 from fieldvault.keys.protocols import KeyStore
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Purpose
-from fieldvault.secret import Secret
 
-__all__ = ["Index", "IndexCache", "IndexKeyLoader", "IndexKeys"]
+__all__ = ["SETTLING", "Index", "IndexCache", "IndexKeyLoader", "IndexKeys", "settled_at"]
 
 
 class Index(Hashable, Protocol):
-    """What index keys want to know of a blind index; equal ones make equal tokens."""
+    """What index keys want to know of an index or a deterministic field; equal ones make equal tokens."""
 
-    def token_maker(self, key: Secret, /) -> Callable[[bytes], bytes]:
-        """What makes the index's tokens under a key."""
+    def for_key(self, key: CachedKey, /) -> Callable[[bytes], bytes]:
+        """What makes its tokens under a key."""
         ...
+
+
+SETTLING = timedelta(minutes=5)
+"""How far the clocks of two machines may be apart, while an index key is rotated."""
 
 
 class IndexKeys:
     """A tenant's index keys: ``usable`` has the active one first, then the retired ones, newest first.
 
+    A new key is searched for at once. It is written under from ``settles_at`` on, when every process knows
+    it: else one that did not would take a value for new that another has written under it. Up to then tokens
+    are written under the key before it, ``writing``.
+
     Suspended and destroyed keys are not among them: rows that were indexed under those are not found. Whoever
     holds on to this object does not hear of a shred; ask the ring for it anew for each statement.
     """
 
-    __slots__ = ("_makers", "fresh_until", "usable")
+    __slots__ = ("_makers", "_writing", "fresh_until", "settles_at", "usable")
 
-    def __init__(self, active: CachedKey, *retired: CachedKey) -> None:
+    def __init__(self, active: CachedKey, *retired: CachedKey, settles_at: float = -inf) -> None:
         self.usable = (active, *retired)
         self.fresh_until = -inf
+        self.settles_at = settles_at
+        self._writing = 0 if settles_at == -inf else 1
         self._makers: dict[Index, tuple[Callable[[bytes], bytes], ...]] = {}
 
     @property
     def active(self) -> CachedKey:
-        """The key that tokens are written under."""
+        """The newest key, which is written under sooner or later."""
         return self.usable[0]
 
+    @property
+    def writing(self) -> CachedKey:
+        """The key that tokens are written under."""
+        return self.usable[self._writing]
+
     def token(self, index: Index, content: bytes) -> bytes:
-        """The token to write for a normalized value, under the active key."""
-        return (self._makers.get(index) or self._make(index))[0](content)
+        """The token to write for a normalized value."""
+        return (self._makers.get(index) or self._make(index))[self._writing](content)
 
     def tokens(self, index: Index, content: bytes) -> list[bytes]:
         """The tokens to search for, one for each usable key, the active one's first."""
         return [make(content) for make in self._makers.get(index) or self._make(index)]
 
     def _make(self, index: Index) -> tuple[Callable[[bytes], bytes], ...]:
-        made = self._makers[index] = tuple(index.token_maker(key.secret) for key in self.usable)
+        made = self._makers[index] = tuple(index.for_key(key) for key in self.usable)
         return made
 
     def __repr__(self) -> str:
         return f"<IndexKeys {' '.join(key.record.key_id.hex() for key in self.usable)}>"
+
+
+def settled_at(record: KeyRecord, longest_lease: float) -> datetime:
+    """When every process has learned of an index key, for which they have as long as a lease and a grace."""
+    return record.created_at + timedelta(seconds=longest_lease) + SETTLING
 
 
 class IndexCache(KeyCache):
@@ -134,6 +154,7 @@ class IndexKeyLoader:
             self._lease.ensure()
             seen = self._lease.generation
             records = self._live(tenant, known)
+            settles_at = self._settles_at(records, known)
             found = self._loader.by_id([record.key_id for record in records])
             outcomes = [found[record.key_id] for record in records]
             keys = [key for key in outcomes if isinstance(key, CachedKey)]
@@ -141,7 +162,8 @@ class IndexKeyLoader:
                 # Records read after that generation may be newer, and then go with the next one. They are not
                 # older than anything this process has learned since, or it would have touched their tenant.
                 vouched = seen is not None and self._lease.vouches(records[0], seen)
-                made = IndexKeys(*keys) if vouched and len(keys) == len(records) else None
+                whole = vouched and len(keys) == len(records)
+                made = IndexKeys(*keys, settles_at=settles_at) if whole else None
                 if made is not None and not any(key.evicted for key in keys):
                     self._cache.indexing[tenant] = made
             if made is not None and self._freshen(made):
@@ -150,6 +172,19 @@ class IndexKeyLoader:
             if vouched and problem is not None:
                 raise problem
         raise KeyStoreError(f"the index keys of tenant {tenant!r} change faster than they can be read")
+
+    def _settles_at(self, records: list[KeyRecord], known: IndexKeys | None) -> float:
+        """When the first of them, the active one, is known to every process."""
+        if len(records) == 1:
+            return -inf
+        try:
+            longest = self._store.declare_lease(0)
+        except KeyStoreError:
+            if known is None:
+                raise
+            return known.settles_at
+        waits = settled_at(records[0], longest) - datetime.now(UTC)
+        return self._clock() + waits.total_seconds() if waits > timedelta(0) else -inf
 
     def _live(self, tenant: str, known: IndexKeys | None) -> list[KeyRecord]:
         """The records of the active key, which is made where there is none, and of the retired ones."""
@@ -181,6 +216,8 @@ class IndexKeyLoader:
         with self._cache.lock:
             # No revocation reaches a key that had to make room for others while it was on its way here.
             until = min(min(key.vouched_until if key.evicted else until, key.expires) for key in made.usable)
+            if made.settles_at > -inf:
+                until = min(until, made.settles_at)
             if self._clock() >= until:
                 return False
             for key in made.usable:

@@ -8,7 +8,7 @@ from fieldvault.errors import KeyNotFound, KeyStoreError
 from fieldvault.keys.records import KeyInfo, KeyRecord, KeyState
 from fieldvault.keys.ring import KeyRing
 
-__all__ = ["reinstate", "suspend"]
+__all__ = ["change", "reinstate", "suspend"]
 
 
 def suspend(ring: KeyRing, key_id: bytes) -> KeyInfo:
@@ -20,6 +20,20 @@ def suspend(ring: KeyRing, key_id: bytes) -> KeyInfo:
         KeyStoreError: the key store failed, or another process changed the key at the same moment.
     """
     return _change(ring, _find(ring, key_id), [KeyState.SUSPENDED])
+
+
+def change(ring: KeyRing, key_id: bytes, expect: KeyState, to: KeyState) -> KeyInfo:
+    """Bring a key from one state to another, from now on here and within the lease everywhere.
+
+    Raises:
+        KeyNotFound: there is no such key.
+        KeyStoreError: the key store failed, or another process changed the key at the same moment.
+    """
+    done = ring.store.transition(key_id, expect=expect, to=to)
+    ring.lease.renew()
+    if not done:
+        raise KeyStoreError(f"another process changed the key {key_id.hex()} at the same moment; look again")
+    return _find(ring, key_id).info()
 
 
 def reinstate(ring: KeyRing, key_id: bytes) -> KeyInfo:

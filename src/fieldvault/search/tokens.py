@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from fieldvault.context import check_name
 from fieldvault.errors import ConfigurationError, UnsupportedValue
+from fieldvault.keys.cache import CachedKey
 from fieldvault.search.normalize import Normalizer, normalized, normalizer
 from fieldvault.secret import KEY_SIZE, Secret
 
@@ -157,6 +158,10 @@ class IndexSpec:
         else:
             return b"".join(parts)
         raise UnsupportedValue(f"field {each!r}: str with a lone surrogate: not text that UTF-8 can hold")
+
+    def for_key(self, key: CachedKey, /) -> TokenMaker:
+        """``token_maker`` of an index key's material."""
+        return self.token_maker(key.secret)
 
     def token_maker(self, key: Secret, /) -> TokenMaker:
         """What makes this index's tokens under an index key, by a key of its own (HKDF-SHA256, RFC 5869)."""

@@ -88,7 +88,7 @@ class BlindIndex(TypeDecorator[bytes]):
         def process(value: Any) -> Any:
             if value is None:
                 return None
-            if value.__class__ is Sealed:
+            if isinstance(value, Sealed):
                 return value[0]
             raise UnsupportedQuery(
                 "the column of a blind index is filled from the columns that it indexes; write those"

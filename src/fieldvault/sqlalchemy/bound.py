@@ -26,12 +26,14 @@ class BoundColumn:
 
     binding: Binding
     table: Table
+    key: str
     field: str
     type_: TypeEngine[Any]
     suite: str | None
     padding: int | None
     textual: bool
     bind_row: bool
+    deterministic: bool
     erased: Any
 
     def coercion(self, dialect: Dialect) -> Coercion:

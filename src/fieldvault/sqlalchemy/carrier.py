@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-__all__ = ["Carrier", "Sealed"]
+__all__ = ["Carrier", "Claim", "Sealed", "carried"]
 
 _NO_TEXT = (
     "a value on its way into a statement is not text; listeners that change values are registered before "
@@ -39,6 +39,11 @@ class Carrier:
         raise TypeError(_NO_PICKLE)
 
 
+def carried(value: Any) -> Any:
+    """The value in a carrier; any other value as it is."""
+    return value.value if value.__class__ is Carrier else value
+
+
 class Sealed(tuple[Any, ...]):
     """A cell as it is to be stored, the first in a tuple of a class of its own.
 
@@ -56,3 +61,9 @@ class Sealed(tuple[Any, ...]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(_NO_PICKLE)
+
+
+class Claim(Sealed):
+    """A cell that takes several steps: what is written first, what follows it in turn, and what stays."""
+
+    __slots__ = ()

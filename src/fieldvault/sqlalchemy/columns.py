@@ -32,14 +32,16 @@ def check_column(column: Column[Any], table: Table) -> None:
         )
     if column.onupdate is not None:
         raise ConfigurationError(f"{name} and has an onupdate; assign the value where the row is changed")
-    if column.unique or column.index:
+    if (column.unique or column.index) and not column.type.deterministic:  # type: ignore[attr-defined]
         raise ConfigurationError(
             f"{name} and unique or indexed; ciphertexts of one value differ, so the database would notice no "
-            "duplicate and find nothing: let a BlindIndex beside it be unique or indexed"
+            "duplicate and find nothing: let a BlindIndex beside it be unique or indexed, or make it "
+            "deterministic=True"
         )
     if column.primary_key or column.foreign_keys:
         raise ConfigurationError(
-            f"{name} and is a key; ciphertexts of one value differ, so no row would be found by it"
+            f"{name} and is a key; ciphertexts of one value differ, or change with the tenant's keys, "
+            "so no row would be found by it"
         )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ColumnEleme
 from sqlalchemy.types import Boolean, TypeEngine
 
 from fieldvault.errors import UnsupportedQuery
+from fieldvault.sqlalchemy.deterministic import are_comparable, is_deterministic
 from fieldvault.sqlalchemy.matching import match
 
 __all__ = ["EncryptedComparator"]
@@ -33,6 +34,8 @@ class EncryptedComparator(TypeEngine.Comparator[Any]):
     def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> Any:
         """NULL or not NULL; with a blind index also ``==``, ``!=``, ``in_`` and ``not_in``.
 
+        A deterministic column is compared with values and with columns of the same field.
+
         Raises:
             UnsupportedQuery: any other question.
         """
@@ -42,6 +45,10 @@ class EncryptedComparator(TypeEngine.Comparator[Any]):
         found = match(self.expr, op, other[0]) if other else None
         if found is not None:
             return found
+        if op is operators.distinct_op and is_deterministic(self.type):
+            return super().operate(op, *other, **kwargs)
+        if are_comparable(self.expr, op, other[0] if other else None):
+            return super().operate(op, *other, **kwargs)
         if op in _EQUALITY and isinstance(value, ColumnElement) and not isinstance(value, BindParameter):
             return _Incomparable(self.expr, value, op, type_=Boolean())
         raise _refusal(self.expr, op)

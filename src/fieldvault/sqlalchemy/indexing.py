@@ -9,7 +9,9 @@ from sqlalchemy.engine import Dialect
 
 from fieldvault.errors import FieldVaultError, UnsupportedQuery
 from fieldvault.sqlalchemy.bound_index import BoundIndex
-from fieldvault.sqlalchemy.carrier import Carrier, Sealed
+from fieldvault.sqlalchemy.carrier import carried
+from fieldvault.sqlalchemy.cells import cell_of
+from fieldvault.sqlalchemy.uniqueness import is_unique
 
 __all__ = ["Content", "Filler", "content_maker"]
 
@@ -29,7 +31,7 @@ def content_maker(index: BoundIndex, dialect: Dialect) -> Content:
 
     def content(values: Sequence[Any]) -> bytes | None:
         try:
-            plain = [each.value if each.__class__ is Carrier else each for each in values]
+            plain = [carried(each) for each in values]
             if any(each is None for each in plain):
                 return None
             return normalized([convert(each) for convert, each in zip(converts, plain, strict=True)])
@@ -73,5 +75,10 @@ class Filler:
         into[index.key] = (
             None
             if content is None
-            else Sealed((index.binding.vault.ring.index_keys(tenant).token(index.spec, content),))
+            else cell_of(
+                index.binding.vault.ring.index_keys(tenant),
+                index.spec,
+                content,
+                unique=is_unique(index.table, index.key),
+            )
         )

@@ -6,7 +6,8 @@ that the query is executed in, and on the index keys of that moment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from sqlalchemy import Table, and_
@@ -17,13 +18,15 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ClauseEleme
 from sqlalchemy.types import Boolean, TypeEngine
 
 from fieldvault.errors import UnsupportedQuery
-from fieldvault.sqlalchemy.binding import stored_name
+from fieldvault.keys.indexing import IndexKeys
+from fieldvault.sqlalchemy.binding import Binding, stored_name
 from fieldvault.sqlalchemy.bound_index import BoundIndex, indexes_of
 from fieldvault.sqlalchemy.carrier import Sealed
+from fieldvault.sqlalchemy.deterministic import cells_sought
 from fieldvault.sqlalchemy.indexing import content_maker
 from fieldvault.sqlalchemy.waiting import fetch_index_keys
 
-__all__ = ["IndexComparator", "Match", "match", "tenant_of_search"]
+__all__ = ["IndexComparator", "Match", "keys_of_search", "match"]
 
 _POSITIVE = (operators.eq, operators.in_op)
 _OPERATORS = (*_POSITIVE, operators.ne, operators.not_in_op)
@@ -32,25 +35,23 @@ _OPERATORS = (*_POSITIVE, operators.ne, operators.not_in_op)
 _DIALECT = DefaultDialect()
 
 
-def tenant_of_search(index: BoundIndex) -> str:
-    """Whose tokens are looked for: the ambient scope's tenant.
+def tenant_of_search(binding: Binding, table: Table) -> str:
+    """Whose rows are looked for: the ambient scope's tenant's.
 
     Raises:
         ScopeRequired: there is none.
     """
-    scope = index.binding.scopes.get(index.table)
-    return index.binding.ambient_tenant(
-        index.table.name, scoped=scope is not None and scope.tenant is not None
-    )
+    scope = binding.scopes.get(table)
+    return binding.ambient_tenant(table.name, scoped=scope is not None and scope.tenant is not None)
 
 
 class Match(BinaryExpression[bool]):
-    """An index column and the tokens that it is to have, or not to have."""
+    """A column and the tokens, or deterministic ciphertexts, that it is to have, or not to have."""
 
     __visit_name__ = "fieldvault_match"
     inherit_cache = True
 
-    index: BoundIndex
+    index: BoundIndex | None
 
 
 @compiles(Match)
@@ -65,30 +66,51 @@ class _Sought:
     It neither prints nor pickles what it holds.
     """
 
-    __slots__ = ("_index", "_values")
+    __slots__ = ("_binding", "_cells", "_table", "_values")
 
-    def __init__(self, index: BoundIndex, values: Sequence[Any]) -> None:
-        self._index = index
+    def __init__(
+        self,
+        binding: Binding,
+        table: Table,
+        cells: Callable[[IndexKeys, Sequence[Any]], list[Sealed]],
+        values: Sequence[Any],
+    ) -> None:
+        self._binding = binding
+        self._table = table
+        self._cells = cells
         self._values = values
 
     def __call__(self) -> list[Sealed]:
-        """The tokens, each with what it was made of, for comparing what a truncated index finds."""
-        index = self._index
-        tenant = tenant_of_search(index)
-        fetch_index_keys(index.binding.vault, [tenant])
-        keys = index.binding.vault.ring.index_keys(tenant)
-        return [
-            Sealed((token, content))
-            for content in dict.fromkeys(map(content_maker(index, _DIALECT), self._values))
-            if content is not None
-            for token in keys.tokens(index.spec, content)
-        ]
+        """What rows with one of the values may have in the column, under every key of the tenant."""
+        return self._cells(keys_of_search(self._binding, self._table), self._values)
 
     def __repr__(self) -> str:
         return "<sought>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a query for encrypted values is not pickled: it holds them")
+
+
+def keys_of_search(binding: Binding, table: Table) -> IndexKeys:
+    """The index keys of the ambient scope's tenant.
+
+    Raises:
+        ScopeRequired: there is no tenant.
+        KeyShredded, KeySuspended, KMSError, KeyStoreError: they cannot be had.
+    """
+    tenant = tenant_of_search(binding, table)
+    fetch_index_keys(binding.vault, [tenant])
+    return binding.vault.ring.index_keys(tenant)
+
+
+def _tokens_sought(index: BoundIndex, keys: IndexKeys, values: Sequence[Any]) -> list[Sealed]:
+    """The tokens, each with what it was made of, for comparing what a truncated index finds."""
+    return [
+        Sealed((token, content))
+        for content in dict.fromkeys(map(content_maker(index, _DIALECT), values))
+        if content is not None
+        for token in keys.tokens(index.spec, content)
+    ]
 
 
 class _Tenant:
@@ -100,19 +122,38 @@ class _Tenant:
         self._index = index
 
     def __call__(self) -> Any:
-        name = tenant_of_search(self._index)
+        name = tenant_of_search(self._index.binding, self._index.table)
         scope = self._index.binding.scopes.get(self._index.table)
         return name if scope is None or scope.tenant is None else stored_name(scope.tenant, name)
 
 
 def match(expression: Any, operator: Any, other: Any) -> ColumnElement[bool] | None:
-    """The comparison of an encrypted column with values, as one of its index; ``None`` where it has none."""
+    """The comparison of an encrypted column with values, as one of its index; ``None`` where it has none.
+
+    A deterministic column is compared itself.
+    """
+    if expression.type.deterministic:
+        return _match_cells(expression, operator, other)
     index = _index_for(expression) if operator in _OPERATORS else None
     column = None if index is None else expression.table.c.get(index.key)
     values = _values(operator, other)
     if index is None or column is None or values is None:
         return None
     return _matching(index, column, operator, [(value,) for value in values if value is not None])
+
+
+def _match_cells(expression: Any, operator: Any, other: Any) -> ColumnElement[bool] | None:
+    values = _values(operator, other) if operator in _OPERATORS else None
+    if values is None:
+        return None
+    bound = expression.type.bound
+    sought = _Sought(
+        bound.binding,
+        bound.table,
+        partial(cells_sought, bound, _DIALECT),
+        [each for each in values if each is not None],
+    )
+    return _compared(expression, operator, sought)
 
 
 class IndexComparator(TypeEngine.Comparator[Any]):
@@ -147,14 +188,20 @@ class IndexComparator(TypeEngine.Comparator[Any]):
 def _matching(
     index: BoundIndex, column: Any, operator: Any, rows: Sequence[Sequence[Any]]
 ) -> ColumnElement[bool]:
-    how = operators.in_op if operator in _POSITIVE else operators.not_in_op
-    sought = BindParameter(
-        None, None, callable_=_Sought(index, rows), type_=index.column.type, expanding=True, unique=True
+    made = _compared(
+        column, operator, _Sought(index.binding, index.table, partial(_tokens_sought, index), rows)
     )
-    sought.expand_op = how  # type: ignore[assignment]
-    made = Match(column, sought, how, type_=Boolean())
     made.index = index
     return _within_tenant(index, column.table, made) if index.spec.is_truncated else made
+
+
+def _compared(column: Any, operator: Any, sought: _Sought) -> Match:
+    how = operators.in_op if operator in _POSITIVE else operators.not_in_op
+    parameter = BindParameter(None, None, callable_=sought, type_=column.type, expanding=True, unique=True)
+    parameter.expand_op = how  # type: ignore[assignment]
+    made = Match(column, parameter, how, type_=Boolean())
+    made.index = None
+    return made
 
 
 def _within_tenant(index: BoundIndex, table: Any, found: Match) -> ColumnElement[bool]:

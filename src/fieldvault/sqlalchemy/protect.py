@@ -14,6 +14,8 @@ from fieldvault.sqlalchemy.before_flush import fetch_keys
 from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.bulk import carry_bulk
+from fieldvault.sqlalchemy.claims import settle
+from fieldvault.sqlalchemy.deterministic import is_deterministic
 from fieldvault.sqlalchemy.identity import check_key
 from fieldvault.sqlalchemy.results import check_rows
 from fieldvault.sqlalchemy.statements import refuse_unsupported, seal_rows
@@ -49,6 +51,7 @@ def protect(base: type[DeclarativeBase], vault: Vault) -> None:
         _adopt(mapper, mapper.class_)
     if not event.contains(Engine, "before_execute", seal_rows):
         event.listen(Engine, "before_execute", seal_rows, retval=True)
+        event.listen(Engine, "after_execute", settle)
         event.listen(Engine, "before_cursor_execute", refuse_unsupported)
         event.listen(Engine, "after_cursor_execute", check_rows)
         event.listen(Engine, "handle_error", name_the_field, retval=True)
@@ -103,11 +106,22 @@ def _learn(mapper: Mapper[Any], class_: type) -> None:
             _learn_indexes(mapper, table)
         if isinstance(table, Table) and not mapped.isdisjoint(encrypted_columns(table)):
             check_key(table)
+            _check_subjects(table, scope)
             _note(
                 table,
                 None
                 if scope is None
                 else RowScope(_column(table, mapper, scope.tenant), _column(table, mapper, scope.subject)),
+            )
+
+
+def _check_subjects(table: Table, scope: KeyScope | None) -> None:
+    for column in encrypted_columns(table) if scope is not None and scope.subject is not None else ():
+        if is_deterministic(column.type):
+            raise ConfigurationError(
+                f"{table.name}.{column.name} is deterministic and sealed under its tenant's index key, which "
+                "no subject's shred destroys, and __vault__ names a subject; give a plain Encrypted column a "
+                "BlindIndex instead"
             )
 
 

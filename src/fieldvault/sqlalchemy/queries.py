@@ -3,12 +3,14 @@
 A comparator sees the operators of a column as a query is built. It does not see functions, casts, ordering,
 grouping, DISTINCT, nor a column that stands on the right-hand side. So each statement is looked through once,
 when it was compiled: an encrypted column may be selected, written, counted and asked for NULL, nothing else.
+A deterministic one may also be compared, grouped and made distinct with its like, under one index key: while
+that is rotated equal values have two ciphertexts, and the answer would be wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import CompoundSelect, Exists, ScalarSelect, Select, Table
 from sqlalchemy.engine import ExecutionContext
@@ -32,13 +34,15 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import _CompoundSelectKeyword
 
 from fieldvault.errors import UnsupportedQuery
+from fieldvault.sqlalchemy.deterministic import are_comparable, is_deterministic
+from fieldvault.sqlalchemy.matching import Match, keys_of_search
 from fieldvault.sqlalchemy.origins import is_null
 from fieldvault.sqlalchemy.recheck import Recheck, rechecks_of
 from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["refuse_questions"]
 
-_MEMO = "fieldvault_rechecks"
+_MEMO = "fieldvault_questions"
 
 _TRANSPARENT = (ClauseList, Grouping, Label)
 _DISTINCT_SETS = frozenset(
@@ -58,50 +62,88 @@ def refuse_questions(context: ExecutionContext | None) -> Sequence[Recheck]:
     The answer are the comparisons whose rows have to be compared again.
 
     Raises:
-        UnsupportedQuery: the database would compare, order, group or compute with ciphertexts, or answer for
-            rows that only look alike.
+        UnsupportedQuery: the database would compare, order, group or compute with ciphertexts, answer for
+            rows that only look alike, or not see which are alike.
+        ScopeRequired: rows are compared with each other, and no tenant is known.
     """
     compiled = getattr(context, "compiled", None)
     if compiled is None:
         return ()
-    known: Sequence[Recheck] | None = compiled.__dict__.get(_MEMO)
-    if known is not None:
-        return known
+    known: _Known | None = compiled.__dict__.get(_MEMO)
+    if known is None:
+        known = compiled.__dict__[_MEMO] = _questions(compiled)
+    for type_ in known.alike:
+        _check_one_key(type_)
+    return known.rechecks
+
+
+class _Known(NamedTuple):
+    """What was found in a statement: what to compare again, and which fields compare rows with each other."""
+
+    rechecks: Sequence[Recheck]
+    alike: Sequence[Encrypted]
+
+
+def _questions(compiled: Any) -> _Known:
     state = getattr(compiled, "compile_state", None)
     # What an ORM query becomes has the ordering of its eager loads, and its entities' columns, in it.
     statement = getattr(state, "statement", None)
     if not isinstance(statement, ClauseElement):
         statement = compiled.statement
-    found: Sequence[Recheck] = ()
-    if isinstance(statement, ClauseElement):
-        _look_through(statement, statement)
-        found = rechecks_of(statement, compiled)
-    compiled.__dict__[_MEMO] = found
-    return found
+    if not isinstance(statement, ClauseElement):
+        return _Known((), ())
+    alike: dict[Encrypted, None] = {}
+    _look_through(statement, statement, alike)
+    return _Known(rechecks_of(statement, compiled), list(alike))
 
 
-def _look_through(element: Any, owner: Any) -> None:
+def _check_one_key(type_: Encrypted) -> None:
+    column = type_.bound
+    if len(keys_of_search(column.binding, column.table).usable) > 1:
+        raise UnsupportedQuery(
+            f"the index key under which {column.field} is sealed is being rotated, so that equal values have "
+            "two ciphertexts: until `fieldvault index rebuild` and `fieldvault index drop` are done, compare "
+            "with values, or join and group in Python"
+        )
+
+
+def _look_through(element: Any, owner: Any, alike: dict[Encrypted, None]) -> None:
     """``owner`` is the nearest element above that does something with what it holds."""
     if isinstance(element, Select):
-        _check_select(element)
+        _check_select(element, alike)
     elif isinstance(element, CompoundSelect):
-        _check_order(element)
+        _check_order(element, alike)
         _check_parts(element)
         if element.keyword in _DISTINCT_SETS:
             for select in element.selects:
-                _check_distinct(select, element.keyword.value)
+                _check_distinct(select, element.keyword.value, alike)
     for child in element.get_children():
         if isinstance(child, Table):
             continue
         if isinstance(child, _TRANSPARENT):
-            _look_through(child, owner)
+            _look_through(child, owner, alike)
             continue
         if _is_encrypted(child) and not _may_hold(owner, child):
-            raise _refusal(child, _what(owner))
-        _look_through(child, child)
+            if not _may_compare(owner, child):
+                raise _refusal(child, _what(owner))
+            alike[child.type] = None
+        _look_through(child, child, alike)
+
+
+def _may_compare(owner: Any, held: Any) -> bool:
+    """Whether ciphertexts answer for their values."""
+    if not is_deterministic(held.type):
+        return False
+    if isinstance(owner, BinaryExpression):
+        return are_comparable(owner.left, owner.operator, owner.right)
+    if isinstance(owner, UnaryExpression):
+        return owner.operator is operators.distinct_op
+    return type(owner).__name__ == "DistinctOnClause"
 
 
 def _may_hold(owner: Any, held: Any) -> bool:
+    if isinstance(owner, Match):
+        return True
     if isinstance(owner, BinaryExpression):
         return owner.operator in (operators.is_, operators.is_not) and isinstance(owner.right, Null)
     if isinstance(owner, FunctionElement):
@@ -116,26 +158,34 @@ def _may_hold(owner: Any, held: Any) -> bool:
     return not isinstance(owner, ColumnElement) or isinstance(owner, ScalarSelect | Exists | TypeCoerce)
 
 
-def _check_select(select: Select[Any]) -> None:
-    _check_order(select)
+def _check_select(select: Select[Any], alike: dict[Encrypted, None]) -> None:
+    _check_order(select, alike)
     if select._distinct:
-        _check_distinct(select, "DISTINCT")
+        _check_distinct(select, "DISTINCT", alike)
     for each in map(_ordered, select._distinct_on):
-        if _is_encrypted(each):
-            raise _refusal(each, "DISTINCT ON")
+        _check_alike(each, "DISTINCT ON", alike)
 
 
-def _check_order(select: Any) -> None:
+def _check_alike(element: Any, what: str, alike: dict[Encrypted, None]) -> None:
+    if _is_encrypted(element):
+        if not is_deterministic(element.type):
+            raise _refusal(element, what)
+        alike[element.type] = None
+
+
+def _check_order(select: Any, alike: dict[Encrypted, None]) -> None:
     for what, clauses in (("ORDER BY", select._order_by_clauses), ("GROUP BY", select._group_by_clauses)):
         for clause in clauses:
             each = _ordered(clause)
             if isinstance(each, str):
                 each = select.selected_columns.get(each)
-            if _is_encrypted(each):
+            if what == "GROUP BY":
+                _check_alike(each, what, alike)
+            elif _is_encrypted(each):
                 raise _refusal(each, what)
 
 
-def _check_distinct(select: Any, what: str) -> None:
+def _check_distinct(select: Any, what: str, alike: dict[Encrypted, None]) -> None:
     """Rows that have their primary key with them are distinct whatever else is in them."""
     chosen = select.selected_columns
     for column in chosen:
@@ -143,7 +193,7 @@ def _check_distinct(select: Any, what: str) -> None:
             continue
         key = getattr(getattr(column, "table", None), "primary_key", None)
         if not key or any(chosen.corresponding_column(part) is None for part in key):
-            raise _refusal(column, what)
+            _check_alike(column, what, alike)
 
 
 def _check_parts(union: CompoundSelect[Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Select
 from sqlalchemy.engine import Dialect
@@ -51,7 +51,7 @@ def rechecks_of(statement: Any, compiled: Any) -> Sequence[Recheck]:
     found = [
         each
         for each in visitors.iterate(statement)
-        if isinstance(each, Match) and each.index.spec.is_truncated
+        if isinstance(each, Match) and each.index is not None and each.index.spec.is_truncated
     ]
     if not found:
         return ()
@@ -74,7 +74,7 @@ def conditions_of(rechecks: Iterable[Recheck], places: Sequence[int | None], con
 
 
 def _recheck(match: Match, needed: Sequence[Any], compiled: Any) -> Recheck:
-    index = match.index
+    index = cast(BoundIndex, match.index)
     if (
         any(match is each for each in needed)
         and match.operator is operators.in_op

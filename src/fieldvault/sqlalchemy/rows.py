@@ -17,6 +17,7 @@ from fieldvault.sqlalchemy.binding import Binding, Owner, RowScope, binding_of, 
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
+from fieldvault.sqlalchemy.deterministic import is_deterministic
 from fieldvault.sqlalchemy.identity import binds_rows, key_of, named_in, row_bound
 from fieldvault.sqlalchemy.indexing import Filler
 from fieldvault.sqlalchemy.waiting import fetch_index_keys, fetch_slots
@@ -89,7 +90,7 @@ class Rows:
         vault = self._binding.vault
         known = [owner for owner in dict.fromkeys(owners) if owner != _NOBODY]
         fetch_slots(vault, (KeySlot(*owner) for owner in known))
-        if self.fillers:
+        if self.fillers or any(is_deterministic(column.type) for column in self._columns):
             fetch_index_keys(vault, (tenant for tenant, _ in known))
 
     def owner_named_in(self, row: Row) -> Owner | None:

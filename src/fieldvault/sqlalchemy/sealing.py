@@ -12,9 +12,12 @@ from fieldvault.envelope import to_text
 from fieldvault.errors import FieldVaultError, UnsupportedQuery, UnsupportedValue
 from fieldvault.sqlalchemy.binding import Owner
 from fieldvault.sqlalchemy.bound import BoundColumn
-from fieldvault.sqlalchemy.carrier import Carrier, Sealed
+from fieldvault.sqlalchemy.carrier import Claim, Sealed, carried
+from fieldvault.sqlalchemy.deterministic import column_fixer
 
 __all__ = ["SealColumn", "bind_processor", "column_sealer"]
+
+_READY = frozenset({Sealed, Claim})
 
 SealColumn = Callable[[Sequence[Any], Sequence[Owner] | Owner, Sequence[bytes] | None], list[Sealed | None]]
 """``(values, whose each is, the rows that they are bound to)`` to cells; ``None`` stays ``None``."""
@@ -26,22 +29,13 @@ def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
     It raises ``UnsupportedValue`` for a value that the column's type does not take; it names field and class,
     never the value.
     """
-    coercion = column.coercion(dialect)
-    into, as_is = coercion.into, coercion.as_is
+    make = column_fixer(column, dialect) if column.deterministic else _sealer(column, dialect)
 
     def seal(
         values: Sequence[Any], owners: Sequence[Owner] | Owner, rows: Sequence[bytes] | None
     ) -> list[Sealed | None]:
-        vault = column.binding.vault
         try:
-            if set(map(type, values)) != {as_is}:
-                values = [
-                    each if each is None or each.__class__ is as_is else into(each)
-                    for each in map(_carried, values)
-                ]
-            cells: list[Any] = seal_many(
-                vault.ring, column.suite_in(vault), column.padding, values, column.field, owners, rows
-            )
+            return make(values, owners, rows)
         except UnsupportedValue as error:
             message = str(error)
             refusal: FieldVaultError = UnsupportedValue(
@@ -49,15 +43,34 @@ def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
             )
         except FieldVaultError as error:
             refusal = error
-        else:
-            if column.textual:
-                cells = [None if cell is None else to_text(cell) for cell in cells]
-            if None in cells:
-                return [None if cell is None else Sealed((cell,)) for cell in cells]
-            return list(map(Sealed, zip(cells, strict=False)))
         # A traceback that prints locals shows no plaintext: neither this frame nor those below have one.
         values = ()
         raise refusal.with_traceback(None)
+
+    return seal
+
+
+def _sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
+    coercion = column.coercion(dialect)
+    into, as_is = coercion.into, coercion.as_is
+
+    def seal(
+        values: Sequence[Any], owners: Sequence[Owner] | Owner, rows: Sequence[bytes] | None
+    ) -> list[Sealed | None]:
+        vault = column.binding.vault
+        if set(map(type, values)) != {as_is}:
+            values = [
+                each if each is None or each.__class__ is as_is else into(each)
+                for each in map(carried, values)
+            ]
+        cells: list[Any] = seal_many(
+            vault.ring, column.suite_in(vault), column.padding, values, column.field, owners, rows
+        )
+        if column.textual:
+            cells = [None if cell is None else to_text(cell) for cell in cells]
+        if None in cells:
+            return [None if cell is None else Sealed((cell,)) for cell in cells]
+        return list(map(Sealed, zip(cells, strict=False)))
 
     return seal
 
@@ -70,7 +83,7 @@ def bind_processor(column: BoundColumn) -> Callable[[Any], Any]:
     """
 
     def process(value: Any) -> Any:
-        if value.__class__ is Sealed:
+        if value.__class__ in _READY:
             return value[0]
         if value is None:
             return None
@@ -82,7 +95,3 @@ def bind_processor(column: BoundColumn) -> Callable[[Any], Any]:
         )
 
     return process
-
-
-def _carried(value: Any) -> Any:
-    return value.value if value.__class__ is Carrier else value

@@ -19,13 +19,14 @@ from fieldvault.keys.records import KeySlot
 from fieldvault.sqlalchemy.binding import encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
+from fieldvault.sqlalchemy.claims import expose
 from fieldvault.sqlalchemy.embedded import Embedded
 from fieldvault.sqlalchemy.identity import named_in
 from fieldvault.sqlalchemy.queries import refuse_questions
 from fieldvault.sqlalchemy.rows import Rows
 from fieldvault.sqlalchemy.types import Encrypted
 from fieldvault.sqlalchemy.upserts import within_scope
-from fieldvault.sqlalchemy.waiting import fetch_slots
+from fieldvault.sqlalchemy.waiting import fetch_index_keys, fetch_slots
 
 __all__ = ["refuse_unsupported", "seal_rows"]
 
@@ -44,7 +45,9 @@ def seal_rows(
         UnsupportedValue, KeyShredded, KeySuspended, KMSError, KeyStoreError: as for one value.
     """
     if isinstance(statement, Insert):
-        return _seal_insert(connection.dialect, statement, rows, row)
+        sealed = _seal_insert(connection.dialect, statement, rows, row)
+        expose(connection, sealed[0], sealed[1] or [sealed[2]])
+        return sealed
     if isinstance(statement, Update):
         return _seal_update(connection.dialect, statement, rows, row)
     if isinstance(statement, TextClause):
@@ -247,5 +250,8 @@ def _seal_one(
         owner = column.ambient_owner()
     if column.bind_row and row is None:
         row = named_in(column.table, values)
-    fetch_slots(column.binding.vault, [KeySlot(*owner)])
+    if column.deterministic:
+        fetch_index_keys(column.binding.vault, [owner[0]])
+    else:
+        fetch_slots(column.binding.vault, [KeySlot(*owner)])
     return type_.column_sealer(dialect)([value], owner, None if row is None else [row])[0]

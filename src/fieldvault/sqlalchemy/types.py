@@ -19,6 +19,7 @@ from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.coercion import check_type
 from fieldvault.sqlalchemy.columns import check_column
 from fieldvault.sqlalchemy.comparing import EncryptedComparator
+from fieldvault.sqlalchemy.deterministic import check_deterministic, indexable
 from fieldvault.sqlalchemy.opening import result_processor
 from fieldvault.sqlalchemy.sealing import SealColumn, bind_processor, column_sealer
 from fieldvault.suites import suite_named
@@ -36,8 +37,10 @@ class Encrypted(TypeDecorator[Any]):
     bytes (2 to 65536), so that lengths tell less. ``bind_row`` binds each value to its row, by the primary
     key: a ciphertext that was copied to another row of the same tenant and column is refused when it is
     loaded. The key then has to be known before the row is written, and stands beside the column in whatever
-    reads it. ``erased`` is what a reader sees in place of a value whose
-    key was shredded: a value, or ``RAISE``.
+    reads it. ``deterministic`` seals equal values of a tenant alike, with AES-256-SIV under the tenant's
+    index key, so that the database compares, joins, groups and keeps them unique within the tenant; it shows
+    whoever reads the database which rows have equal values, so read docs/search.md first. ``erased`` is what
+    a reader sees in place of a value whose key was shredded: a value, or ``RAISE``.
 
     NULL stays NULL, and whether there is a value can be seen. One instance may be shared by several columns.
 
@@ -58,6 +61,7 @@ class Encrypted(TypeDecorator[Any]):
         storage: str = "binary",
         padding: int | None = None,
         bind_row: bool = False,
+        deterministic: bool = False,
         erased: Any = None,
     ) -> None:
         super().__init__()
@@ -76,12 +80,16 @@ class Encrypted(TypeDecorator[Any]):
         self.storage = storage
         self.padding = check_padding(padding)
         self.bind_row = bind_row
+        if deterministic:
+            check_deterministic(self.type_, suite, bind_row)
+        self.deterministic = deterministic
         # Not part of the statement cache's key, which needs hashable parts: the field tells columns apart
         # there.
         self._erased = erased
         self.binding: Binding | None = None
         self._pinned = field is not None
         self.table: Table | None = None
+        self.key = ""
 
     def __repr__(self) -> str:
         parts = [repr(self.type_)]
@@ -95,10 +103,19 @@ class Encrypted(TypeDecorator[Any]):
             parts.append(f"padding={self.padding!r}")
         if self.bind_row:
             parts.append("bind_row=True")
+        if self.deterministic:
+            parts.append("deterministic=True")
         return f"Encrypted({', '.join(parts)})"
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Large enough for what ``type_`` holds: MariaDB's plain BLOB and TEXT end at 64 KiB."""
+        """Large enough for what ``type_`` holds: MariaDB's plain BLOB and TEXT end at 64 KiB.
+
+        Where equal values are to be found, of a size that it can index, if ``type_`` has a length.
+        """
+        fixed = indexable(self.type_, self.padding, self.storage == "text") if self.deterministic else None
+        if fixed is not None:
+            large: Any = Text() if self.storage == "text" else LargeBinary()
+            return dialect.type_descriptor(large.with_variant(fixed, "mysql", "mariadb"))
         if self.storage == "text":
             return dialect.type_descriptor(
                 Text().with_variant(MEDIUMTEXT(charset="ascii"), "mysql", "mariadb")
@@ -144,6 +161,7 @@ class Encrypted(TypeDecorator[Any]):
         bound.__dict__.pop("_static_cache_key", None)
         bound.binding = note_column(table, column)
         bound.table = table
+        bound.key = str(column.key)
         bound.field = self.field if self._pinned else check_name("field", f"{table.fullname}.{column.name}")
         return bound
 
@@ -161,12 +179,14 @@ class Encrypted(TypeDecorator[Any]):
         return BoundColumn(
             self.binding,
             self.table,
+            self.key,
             self.field,
             self.type_,
             self.suite,
             self.padding,
             self.storage == "text",
             self.bind_row,
+            self.deterministic,
             self._erased,
         )
 

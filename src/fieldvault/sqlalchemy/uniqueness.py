@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Table, UniqueConstraint
+from sqlalchemy import Column, Table, UniqueConstraint
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import IntegrityError
 
-from fieldvault.sqlalchemy.bound_index import BoundIndex, indexes_of
+from fieldvault.sqlalchemy.binding import encrypted_columns
+from fieldvault.sqlalchemy.bound_index import indexes_of
 
-__all__ = ["NotUnique", "name_the_field"]
+__all__ = ["NotUnique", "is_unique", "name_the_field", "named"]
 
 
 class NotUnique(IntegrityError):
-    """A row of the same tenant has this value already, in fields whose blind index is unique.
+    """A row of the same tenant has this value already, in fields that are unique.
 
     ``fields`` are the names that the values are bound to, such as ``customers.email``. It is SQLAlchemy's
     ``IntegrityError``, and shows no parameters.
@@ -40,21 +41,38 @@ def name_the_field(context: ExceptionContext) -> BaseException | None:
     table = getattr(getattr(compiled, "statement", None), "table", None)
     if not isinstance(error, IntegrityError) or not isinstance(table, Table):
         return None
+    return named(error, table)
+
+
+def named(error: IntegrityError, table: Table) -> NotUnique | None:
+    """The error of a table's unique blind index, or deterministic column, with the fields; else ``None``."""
     # Not the error's own text, in which some drivers quote what they quoted once more.
     said = " ".join(map(str, getattr(error.orig, "args", ())))
-    for index in indexes_of(table):
-        if any(name in said for name in _names(index)):
-            sources: Any = index.sources
+    for column, sources in _comparable(table):
+        if any(name in said for name in _names(table, column)):
             return NotUnique(error, tuple(source.type.field for source in sources))
     return None
 
 
-def _names(index: BoundIndex) -> Iterable[str]:
+def is_unique(table: Table, key: str) -> bool:
+    """Whether a unique constraint or index has this column."""
+    return any(table.c[key] is member for each in _unique(table) for member in each.columns)
+
+
+def _comparable(table: Table) -> Iterable[tuple[Column[Any], Sequence[Any]]]:
+    """The columns that hold the same for the same value, and whose values those are."""
+    yield from ((index.column, index.sources) for index in indexes_of(table))
+    yield from ((column, [column]) for column in encrypted_columns(table))
+
+
+def _unique(table: Table) -> Sequence[Any]:
+    found: list[Any] = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
+    return [*found, *(each for each in table.indexes if each.unique)]
+
+
+def _names(table: Table, column: Column[Any]) -> Iterable[str]:
     """By what databases call a unique constraint or index of this column."""
-    table, column = index.table, index.column
-    unique: list[Any] = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
-    unique.extend(each for each in table.indexes if each.unique)
-    for each in unique:
+    for each in _unique(table):
         if any(member is column for member in each.columns):
             yield f"{table.name}.{column.name}"
             # Quoted, as PostgreSQL and MariaDB do: one name may begin with another.
