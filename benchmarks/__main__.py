@@ -10,8 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.keys import herd_rows, page_rows, round_robin_rows, shred_rows
+from benchmarks.lookups import lookup_rows
 from benchmarks.memory import memory_rows
 from benchmarks.orm import orm_rows
+from benchmarks.pages import subject_page_rows
 from benchmarks.parts import part_rows
 from benchmarks.report import Row, as_document, as_markdown, machine, print_report
 from benchmarks.values import value_rows
@@ -26,6 +28,10 @@ class Extent:
     orm_rows: int = 10_000
     orm_processes: int = 16
     orm_collectors: tuple[str, ...] = ("off", "on")
+    page_processes: int = 6
+    lookup_rows: int = 1_000_000
+    lookups: int = 300
+    lookup_processes: int = 4
     tenants: int = 10_000
     turns: int = 40
     callers: int = 64
@@ -41,6 +47,10 @@ QUICK = Extent(
     orm_rows=20,
     orm_processes=1,
     orm_collectors=("off",),
+    page_processes=1,
+    lookup_rows=50,
+    lookups=5,
+    lookup_processes=1,
     tenants=10,
     turns=2,
     callers=8,
@@ -61,6 +71,8 @@ def measured(extent: Extent) -> Iterator[Row]:
     yield from orm_rows(
         rows=extent.orm_rows, processes=extent.orm_processes, collectors=extent.orm_collectors
     )
+    yield from subject_page_rows(subjects=extent.subjects, processes=extent.page_processes)
+    yield from lookup_rows(rows=extent.lookup_rows, lookups=extent.lookups, processes=extent.lookup_processes)
     yield from round_robin_rows(tenants=extent.tenants, rounds=extent.turns)
     yield from herd_rows(callers=extent.callers, delay=extent.delay)
     yield from page_rows(subjects=extent.subjects)

@@ -8,7 +8,6 @@ many cipher objects.
 from __future__ import annotations
 
 import gc
-import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from tempfile import TemporaryDirectory
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks.peers import FIELD
+from benchmarks.processes import in_fresh_process
 from benchmarks.report import Row
 from benchmarks.world import World
 from fieldvault.keys.records import KeySlot
@@ -49,13 +49,8 @@ def memory_rows(*, keys: int) -> Iterator[Row]:
         made.engine.dispose()
         (folder / "blobs").write_bytes(b"".join(blobs))
         for way, (what, budget) in WAYS.items():
-            done = subprocess.run(  # noqa: S603 - this very program
-                [sys.executable, "-m", "benchmarks.memory", name, str(keys), way],
-                check=True,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            yield Row(f"Memory of {keys:,} keys", what, round(int(done.stdout) / keys), "bytes", budget)
+            added = in_fresh_process("memory", name, keys, way)
+            yield Row(f"Memory of {keys:,} keys", what, round(added / keys), "bytes", budget)
 
 
 def _added(folder: Path, keys: int, way: str) -> int:

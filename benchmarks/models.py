@@ -15,10 +15,10 @@ from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
 from benchmarks.peers import library
 from benchmarks.world import world
-from fieldvault import Vault
+from fieldvault import KeyScope, Vault
 from fieldvault.sqlalchemy import Encrypted, protect
 
-__all__ = ["TENANT", "VARIANTS", "Model", "fieldvault_model"]
+__all__ = ["TENANT", "VARIANTS", "ColumnType", "Model", "fieldvault_model", "model_of", "utils_type"]
 
 TENANT = "acme"
 
@@ -35,19 +35,17 @@ class Model:
 
 @contextmanager
 def _plaintext() -> Iterator[Model]:
-    yield _model(String)
+    yield model_of(String)
 
 
 @contextmanager
 def _hand_written() -> Iterator[Model]:
-    yield _model(lambda: _HandWritten(AESGCM(AESGCM.generate_key(256))))
+    yield model_of(lambda: _HandWritten(AESGCM(AESGCM.generate_key(256))))
 
 
 @contextmanager
 def _sqlalchemy_utils() -> Iterator[Model]:
-    encrypted = library("sqlalchemy_utils.types.encrypted.encrypted_type")
-    key = os.urandom(32).hex()
-    yield _model(lambda: encrypted.StringEncryptedType(String(), key, encrypted.AesGcmEngine))
+    yield model_of(utils_type("AesGcmEngine", os.urandom(32).hex()))
 
 
 @contextmanager
@@ -60,7 +58,7 @@ def _fieldvault() -> Iterator[Model]:
 
 def fieldvault_model(vault: Vault) -> Model:
     """The model with ``Encrypted`` columns, bound to a vault; the ambient scope says whose the values are."""
-    model = _model(lambda: Encrypted(String))
+    model = model_of(lambda: Encrypted(String))
     protect(model.base, vault)
     return model
 
@@ -74,12 +72,26 @@ VARIANTS: Mapping[str, Callable[[], Any]] = {
 """By name; each is a context manager for its model, and may raise ``Missing``."""
 
 
-def _model(column_type: ColumnType) -> Model:
+def utils_type(engine: str, key: str) -> ColumnType:
+    """sqlalchemy-utils' encrypted type over one of its engines.
+
+    Raises:
+        Missing: it is not installed.
+    """
+    encrypted = library("sqlalchemy_utils.types.encrypted.encrypted_type")
+    # AesGcmEngine takes no padding, and minds none; the default one of AesEngine would eat asterisks.
+    return lambda: encrypted.StringEncryptedType(String(), key, getattr(encrypted, engine), "pkcs5")
+
+
+def model_of(column_type: ColumnType, scope: KeyScope | None = None) -> Model:
+    """The model over a column type; ``scope`` says which of its columns name a row's tenant and subject."""
+
     class Base(DeclarativeBase):
         pass
 
     class Customer(Base):
         __tablename__ = "customers"
+        __vault__ = scope
         id: Mapped[int] = mapped_column(primary_key=True)
         tenant_id: Mapped[str]
         name: Mapped[str] = mapped_column(column_type())

@@ -7,7 +7,6 @@ nanoseconds. ``off`` is the garbage collector's state while the time runs.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from time import process_time_ns
@@ -20,6 +19,7 @@ from sqlalchemy.pool import StaticPool
 from benchmarks.measure import Sample, collected, quiet
 from benchmarks.models import TENANT, VARIANTS, Model
 from benchmarks.peers import Missing
+from benchmarks.processes import in_fresh_process
 from benchmarks.report import Row, ratio_row
 
 __all__ = ["orm_rows"]
@@ -42,7 +42,7 @@ def orm_rows(*, rows: int, processes: int, collectors: Sequence[str] = ("off", "
             for variant in VARIANTS:
                 if variant in absent:
                     continue
-                answer = _in_fresh_process(variant, rows, collector)
+                answer = in_fresh_process("orm", variant, rows, collector)
                 if "missing" in answer:
                     absent[variant] = answer["missing"]
                 for work in TITLES.keys() & answer.keys():
@@ -70,17 +70,6 @@ def _section(section: str, how: str, samples: dict[str, Sample], *, judged: bool
         budget=BUDGET if judged else None,
         scale="ms",
     )
-
-
-def _in_fresh_process(variant: str, rows: int, collector: str) -> dict[str, Any]:
-    done = subprocess.run(  # noqa: S603 - this very program
-        [sys.executable, "-m", "benchmarks.orm", variant, str(rows), collector],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 def _measure(model: Model, rows: int, *, pause: bool) -> dict[str, int]:

@@ -94,11 +94,11 @@ def _column(vault: Vault, stack: ExitStack) -> Peer:
 
     def sealing(text: str) -> Call:
         texts = [text] * PAGE
-        return lambda: list(map(bind, seal(texts, owner)))[-1]
+        return lambda: list(map(bind, seal(texts, owner, None)))[-1]
 
     def opening(blob: object) -> Call:
         cells = [blob] * PAGE
-        return lambda: list(map(result, open_page(cells, None, None, None)))[-1]
+        return lambda: list(map(result, open_page(cells, None, None, None, None)))[-1]
 
     return Peer(sealing, opening)
 

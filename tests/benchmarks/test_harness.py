@@ -1,6 +1,7 @@
 """The benchmarks run, and say of each line what they found; how fast anything is, is no test's business."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from functools import partial
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks import lookups
 from benchmarks.measure import Sample, interleaved, quiet
 from benchmarks.peers import PEERS, Missing, library
 from benchmarks.report import Row, as_document
 
 ROOT = Path(__file__).parents[2]
+
+INDEXED = "fieldvault, BlindIndex"
 
 COUNTED = ("bytes", "KMS calls", "key-store statements")
 
@@ -37,7 +41,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 def test_every_line_has_a_figure_or_says_why_not(rows: list[dict[str, Any]]) -> None:
     """Nothing is left out in silence."""
-    assert len({row["section"] for row in rows}) == 10
+    assert len({row["section"] for row in rows}) == 12
     assert [row for row in rows if row["figure"] is None and not row["note"]] == []
 
 
@@ -51,6 +55,45 @@ def test_each_peer_reads_what_it_wrote_and_is_timed(rows: list[dict[str, Any]], 
     assert all(row["figure"] > 0 for row in own)
 
 
+@pytest.mark.parametrize(
+    ("section", "variants"),
+    [
+        ("Page of 10 ORM rows", {"plaintext", "fieldvault, warm keys", "fieldvault, cold keys"}),
+        ("Lookup by e-mail among 50 rows", {f"{name}, median" for name in ("plaintext", INDEXED)}),
+        ("Lookup by e-mail among 50 rows", {f"{name}, 95th percentile" for name in ("plaintext", INDEXED)}),
+        ("Lookup by e-mail among 50 rows", {f"{name}, filling the table" for name in ("plaintext", INDEXED)}),
+    ],
+    ids=["page", "median", "tail", "filling"],
+)
+def test_pages_and_lookups_stand_beside_plaintext(
+    rows: list[dict[str, Any]], section: str, variants: set[str]
+) -> None:
+    """Each is timed, and compared what it read with what was written; only what is missing has no figure."""
+    timed = {
+        row["what"]: row
+        for row in rows
+        if row["section"].startswith(section) and row["unit"] == "× plaintext" and row["figure"] is not None
+    }
+    assert variants <= timed.keys()
+    assert all(timed[name]["figure"] > 0 and timed[name]["measured"] for name in variants)
+
+
+@pytest.mark.parametrize("broken", ["DROP INDEX by_email", "UPDATE customers SET id = id + 100"])
+def test_a_lookup_that_proves_nothing_is_no_figure(
+    tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table read from end to end, or another row than the one that was asked for, ends the run."""
+    for arguments in (["fill", str(tmp_path), "50"], ["ask", str(tmp_path), "50", "5"]):
+        monkeypatch.setattr(sys, "argv", ["lookups", INDEXED, *arguments])
+        lookups.main()
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["took"]) == 5
+    with sqlite3.connect(tmp_path / "1.db") as connection:
+        connection.execute(broken)
+    connection.close()
+    with pytest.raises(AssertionError, match=r"the whole table|another row"):
+        lookups.main()
+
+
 def test_what_is_counted_is_within_its_budget(rows: list[dict[str, Any]]) -> None:
     """Counts depend on no machine: calls, statements and overhead hold in a quick run too."""
     counted = [
@@ -58,7 +101,7 @@ def test_what_is_counted_is_within_its_budget(rows: list[dict[str, Any]]) -> Non
         for row in rows
         if row["unit"] in COUNTED and row["budget"] is not None and not row["section"].startswith("Memory")
     ]
-    assert len(counted) >= 7
+    assert len(counted) >= 9
     assert [(row["what"], row["figure"]) for row in counted if not row["met"]] == []
 
 

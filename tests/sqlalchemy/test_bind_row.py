@@ -266,7 +266,7 @@ def test_a_joined_table_and_a_relationship_know_their_rows(bank: World) -> None:
             select(Account, Transfer).outerjoin(Transfer, Transfer.account_id == Account.id)
             .where(Account.id == WU)
         ).one()  # fmt: skip
-        assert lost[1] is None
+        assert lost._mapping["Transfer"] is None
     bank.swap("savings", "goal", "rank = 0", "rank = 1")
     with bank.session() as session, pytest.raises(errors.DecryptionError):
         session.scalars(select(Savings)).all()

@@ -7,7 +7,18 @@ from datetime import date
 from typing import Any
 
 import pytest
-from sqlalchemy import String, bindparam, create_engine, delete, func, insert, literal, select, text, update
+from sqlalchemy import (
+    String,
+    bindparam,
+    create_engine,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
@@ -287,14 +298,14 @@ def test_updates_and_deletes_find_their_rows(club: World) -> None:
 
 
 def test_a_data_key_rotates_without_the_index_and_both_index_keys_are_searched(club: World) -> None:
-    """What is written meanwhile is found under the new one."""
+    """What is written before every process knows of the new one is written under the former."""
     _three(club)
     before = tokens(club, "1")
     club.vault.rotate("acme")
     assert found(club, Member.email == "a@example.com") == ["1"]
     club.vault.ring.rotate(KeySlot("acme", None, Purpose.INDEX))
     club.save(Member(**_row("7", email="new@example.com")))
-    assert tokens(club, "7")["phone_index"] != before["phone_index"]
+    assert tokens(club, "7")["phone_index"] == before["phone_index"]
     assert found(club, Member.email.in_(["a@example.com", "new@example.com"])) == ["1", "7"]
     assert found(club, Member.mobile != "13800001234") == []
 
@@ -391,6 +402,18 @@ def test_what_an_index_cannot_answer_is_refused(club: World) -> None:
     for ask in asked:
         with pytest.raises(errors.UnsupportedQuery):
             ask()
+
+
+def test_a_value_from_outside_a_lambda_is_refused(club: World) -> None:
+    """SQLAlchemy keeps such a statement with the first value that it saw; one that stands in it is right."""
+    club.save(Member(**_row("1")))
+    address = "ada@example.com"
+    for ask in (lambda: MEMBERS.c.email == address, lambda: MEMBERS.c.email.in_([address])):
+        with club.vault.scope(tenant="acme"), pytest.raises(errors.UnsupportedQuery, match="lambda"):
+            club.read(select(MEMBERS.c.id).where(ask))
+    with club.vault.scope(tenant="acme"):
+        constant = select(MEMBERS.c.id).where(lambda: MEMBERS.c.email == "ada@example.com")
+        assert club.read(constant) == [("1",)]
 
 
 def test_an_index_of_what_is_no_encrypted_column_is_refused(make_vault: MakeVault) -> None:

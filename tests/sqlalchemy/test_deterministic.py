@@ -22,7 +22,7 @@ from sqlalchemy import (
     union,
     update,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, with_loader_criteria
 
 from fieldvault import KeyScope, errors
 from fieldvault.envelope import Envelope, from_text
@@ -111,6 +111,13 @@ def test_equal_values_of_a_tenant_have_one_ciphertext(mail: World) -> None:
     plan = dict(mail.raw("SELECT id, plan FROM letters"))[1]
     assert bytes(plan) != bytes(cells[1])
     assert len(cells[1]) == len(cells[3]) == 19 + 16 + 16
+
+
+def test_criteria_of_relationships_and_loaders_are_asked_as_well(mail: World) -> None:
+    """SQLAlchemy takes those apart, and puts them together again for aliases."""
+    assert found(mail, select(Box.id).options(with_loader_criteria(Box, Box.address == ADA))) == [(1,)]
+    statement = select(Letter.id, Box.id).outerjoin(Box, (Box.address == Letter.to) & (Box.plan == "gold"))
+    assert found(mail, statement.where(Letter.shop == "acme")) == [(1, 1), (2, 1)]
 
 
 EQUALITY: dict[str, tuple[Callable[[], Any], list[int]]] = {

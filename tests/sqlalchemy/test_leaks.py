@@ -3,7 +3,7 @@
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial, partialmethod
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from fieldvault import Vault, errors
-from fieldvault.keys.retrying import RetryingKMS
+from fieldvault import RetryPolicy, Vault, errors
 from fieldvault.kms import LocalKMS
 from fieldvault.sqlalchemy import protect
 from fieldvault.testing.fakes import FaultyKMS
@@ -184,7 +183,7 @@ def troubled(
 ) -> Iterator[World]:
     """Yield a world in the trouble that the test asks for."""
     # It tries an unavailable KMS again for a moment only.
-    monkeypatch.setattr(RetryingKMS, "__init__", partialmethod(RetryingKMS.__init__, deadline=0.02))
+    monkeypatch.setattr("fieldvault.vault.RetryPolicy", partial(RetryPolicy, deadline=0.02))
     trouble = request.param
     if trouble.startswith("KMS"):
         kms = FaultyKMS(LocalKMS(root_keys))

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Column, Table
+from sqlalchemy import Column, ForeignKeyConstraint, PrimaryKeyConstraint, Table, UniqueConstraint
 
 from fieldvault.errors import ConfigurationError
+from fieldvault.sqlalchemy.binding import encrypted_columns
 
-__all__ = ["check_column", "default_of"]
+__all__ = ["check_column", "check_table", "default_of"]
+
+
+_KEYS = (PrimaryKeyConstraint, ForeignKeyConstraint)
 
 
 def check_column(column: Column[Any], table: Table) -> None:
@@ -43,6 +47,28 @@ def check_column(column: Column[Any], table: Table) -> None:
             f"{name} and is a key; ciphertexts of one value differ, or change with the tenant's keys, "
             "so no row would be found by it"
         )
+
+
+def check_table(table: Table) -> None:
+    """Refuse what a table says of several columns, one of them encrypted, as ``check_column`` does of one.
+
+    Raises:
+        ConfigurationError: a key, a unique constraint or an index has such a column.
+    """
+    unmatched = [each for each in encrypted_columns(table) if not each.type.deterministic]  # type: ignore[attr-defined]
+    keys = [each for each in table.constraints if isinstance(each, _KEYS)]
+    for columns, refused in (
+        *((each.columns, unmatched) for each in table.constraints if isinstance(each, UniqueConstraint)),
+        *((each.columns, unmatched) for each in table.indexes),
+        *((each.columns, encrypted_columns(table)) for each in keys),
+    ):
+        for column in refused:
+            if any(each is column for each in columns):
+                raise ConfigurationError(
+                    f"{table.name}.{column.name} is encrypted, and a constraint or an index of the table has "
+                    "it; ciphertexts of one value differ: let that have a BlindIndex beside it, or make the "
+                    "column deterministic=True, which may be unique or indexed, and is still no key"
+                )
 
 
 def default_of(column: Column[Any], row: Mapping[str, Any]) -> Any:

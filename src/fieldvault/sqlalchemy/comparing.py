@@ -39,6 +39,9 @@ class EncryptedComparator(TypeEngine.Comparator[Any]):
         Raises:
             UnsupportedQuery: any other question.
         """
+        if op is operators.eq and isinstance(self.expr, BindParameter):
+            # SQLAlchemy keeps parameters in dictionaries, and so compares those of one hash.
+            return super().operate(op, *other, **kwargs)
         value = other[0] if op in _PRESENCE else self
         if value is None or isinstance(value, Null):
             return super().operate(op, *other, **kwargs)

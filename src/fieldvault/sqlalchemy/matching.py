@@ -15,6 +15,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ClauseElement, ColumnElement
+from sqlalchemy.sql.lambdas import PyWrapper
 from sqlalchemy.types import Boolean, TypeEngine
 
 from fieldvault.errors import UnsupportedQuery
@@ -30,6 +31,8 @@ __all__ = ["IndexComparator", "Match", "keys_of_search", "match"]
 
 _POSITIVE = (operators.eq, operators.in_op)
 _OPERATORS = (*_POSITIVE, operators.ne, operators.not_in_op)
+
+_ENTITY = ("entity_namespace", "parententity", "parentmapper")
 
 # Only types of the application's own ask for a dialect when they convert a value.
 _DIALECT = DefaultDialect()
@@ -135,7 +138,7 @@ def match(expression: Any, operator: Any, other: Any) -> ColumnElement[bool] | N
     if expression.type.deterministic:
         return _match_cells(expression, operator, other)
     index = _index_for(expression) if operator in _OPERATORS else None
-    column = None if index is None else expression.table.c.get(index.key)
+    column = None if index is None else _of_the_same_entity(expression.table.c.get(index.key), expression)
     values = _values(operator, other)
     if index is None or column is None or values is None:
         return None
@@ -156,6 +159,12 @@ def _match_cells(expression: Any, operator: Any, other: Any) -> ColumnElement[bo
     return _compared(expression, operator, sought)
 
 
+def _of_the_same_entity(column: Any, expression: Any) -> Any:
+    """A column that the ORM adapts to aliases where it adapts the expression."""
+    notes = {name: expression._annotations[name] for name in _ENTITY if name in expression._annotations}
+    return column if column is None or not notes else column._annotate(notes)
+
+
 class IndexComparator(TypeEngine.Comparator[Any]):
     """Lets a query ask a blind index for what it indexes, and not for tokens."""
 
@@ -166,6 +175,9 @@ class IndexComparator(TypeEngine.Comparator[Any]):
             UnsupportedQuery: a token, a parameter without a value, or another kind of comparison.
         """
         value: Any = other[0] if other else None
+        if op is operators.eq and isinstance(self.expr, BindParameter):
+            # SQLAlchemy keeps parameters in dictionaries, and so compares those of one hash.
+            return super().operate(op, *other, **kwargs)
         # SQLAlchemy finds columns in lists and dictionaries by comparing them.
         shown = value.__clause_element__() if hasattr(value, "__clause_element__") else value
         is_column = isinstance(shown, ColumnElement) and not isinstance(shown, BindParameter)
@@ -214,7 +226,16 @@ def _within_tenant(index: BoundIndex, table: Any, found: Match) -> ColumnElement
 
 
 def _values(operator: Any, other: Any) -> list[Any] | None:
-    """What is compared with; ``None`` for what has no value yet, or never has one in Python."""
+    """What is compared with; ``None`` for what has no value yet, or never has one in Python.
+
+    Raises:
+        UnsupportedQuery: it is the value of a variable in a lambda, which SQLAlchemy takes in once.
+    """
+    if any(isinstance(each, PyWrapper) for each in (other if isinstance(other, list | tuple) else [other])):
+        raise UnsupportedQuery(
+            "SQLAlchemy keeps the statement of a lambda, and would go on to look for the first value; build "
+            "a statement that compares an encrypted column without one"
+        )
     if isinstance(other, ClauseElement) or hasattr(other, "__clause_element__"):
         other = getattr(other, "value", None) if type(other) is BindParameter and not other.required else None
         if other is None:

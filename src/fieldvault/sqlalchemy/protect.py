@@ -15,6 +15,7 @@ from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_column
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.bulk import carry_bulk
 from fieldvault.sqlalchemy.claims import settle
+from fieldvault.sqlalchemy.columns import check_table
 from fieldvault.sqlalchemy.deterministic import is_deterministic
 from fieldvault.sqlalchemy.identity import check_key
 from fieldvault.sqlalchemy.results import check_rows
@@ -106,6 +107,7 @@ def _learn(mapper: Mapper[Any], class_: type) -> None:
             _learn_indexes(mapper, table)
         if isinstance(table, Table) and not mapped.isdisjoint(encrypted_columns(table)):
             check_key(table)
+            check_table(table)
             _check_subjects(table, scope)
             _note(
                 table,

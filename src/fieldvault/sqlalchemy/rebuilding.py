@@ -30,15 +30,15 @@ class Rebuilt:
     """What a rebuild met, in rows.
 
     ``rows`` had been looked at, ``rewritten`` got new tokens or ciphertexts, ``cleared`` lost the token of a
-    value that was shredded. ``left`` are not under the new key after a second look: the row was unique only
-    while it had a token of its own (``conflicts`` has table and primary key), or was being written.
+    value that was shredded. ``left`` are not under the new key although everything was looked at again: a row
+    has a value that another one has, too (``conflicts`` has table and primary key), or keeps being written.
     """
 
     rows: int = 0
     rewritten: int = 0
     cleared: int = 0
     left: int = 0
-    conflicts: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    conflicts: set[tuple[str, tuple[Any, ...]]] = field(default_factory=set)
 
     @property
     def is_complete(self) -> bool:
@@ -53,7 +53,7 @@ def rebuild(
 
     Rows are read and written a page at a time, each page in a transaction of its own; a row that the
     application changes meanwhile is left to the application. It may be stopped at any point and called again.
-    ``progress`` is told of each page's number of rows. Then everything is read once more, for ``left``.
+    ``progress`` is told of each page's number of rows. Then everything is read once more at least.
 
     Raises:
         ConfigurationError: the models have no vault, or processes may still write under the former key.
@@ -78,10 +78,23 @@ def rebuild(
                 done.rows += len(page)
                 if progress is not None:
                     progress(len(page))
-        for table in work:
-            for page in _pages(engine, table):
-                done.left += sum(bool(changes) for changes in table.changes(page))
+        left = _look_again(engine, work, done)
+        while left and left != done.left:
+            # Rows that the application was changing, of which it may have left a part as it was.
+            done.left = left
+            left = _look_again(engine, work, done)
+        done.left = left
     return done
+
+
+def _look_again(engine: Engine, work: Sequence[Recomputer], done: Rebuilt) -> int:
+    """Rewrite what is still under a former key; the rows that were."""
+    found = 0
+    for table in work:
+        for page in _pages(engine, table):
+            found += sum(bool(changes) for changes in table.changes(page))
+            _rewrite(engine, table, page, done)
+    return found
 
 
 def _tables(base: type[DeclarativeBase]) -> Iterator[tuple[Table, Any]]:
@@ -141,7 +154,7 @@ def _rewrite(engine: Engine, work: Recomputer, page: Sequence[Any], done: Rebuil
                 with engine.begin() as connection:
                     written.append(_write(connection, work, row, change))
             except IntegrityError:
-                done.conflicts.append((work.table.name, tuple(row[: len(key_of(work.table))])))
+                done.conflicts.add((work.table.name, tuple(row[: len(key_of(work.table))])))
                 written.append(False)
     for (_, change), was in zip(changes, written, strict=True):
         done.rewritten += was

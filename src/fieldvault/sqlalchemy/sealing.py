@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.engine import Dialect
 
@@ -18,9 +18,17 @@ from fieldvault.sqlalchemy.deterministic import column_fixer
 __all__ = ["SealColumn", "bind_processor", "column_sealer"]
 
 _READY = frozenset({Sealed, Claim})
+_MakeCells = Callable[[Sequence[Any], Sequence[Owner] | Owner, Sequence[bytes] | None], list[Sealed | None]]
 
-SealColumn = Callable[[Sequence[Any], Sequence[Owner] | Owner, Sequence[bytes] | None], list[Sealed | None]]
-"""``(values, whose each is, the rows that they are bound to)`` to cells; ``None`` stays ``None``."""
+
+class SealColumn(Protocol):
+    """Values, whose each is, and the rows that they are bound to, to cells; ``None`` stays ``None``."""
+
+    def __call__(
+        self, values: Sequence[Any], owners: Sequence[Owner] | Owner, rows: Sequence[bytes] | None = None, /
+    ) -> list[Sealed | None]:
+        """The cells, in the order of the values."""
+        ...
 
 
 def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
@@ -32,7 +40,7 @@ def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
     make = column_fixer(column, dialect) if column.deterministic else _sealer(column, dialect)
 
     def seal(
-        values: Sequence[Any], owners: Sequence[Owner] | Owner, rows: Sequence[bytes] | None
+        values: Sequence[Any], owners: Sequence[Owner] | Owner, rows: Sequence[bytes] | None = None
     ) -> list[Sealed | None]:
         try:
             return make(values, owners, rows)
@@ -50,7 +58,7 @@ def column_sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
     return seal
 
 
-def _sealer(column: BoundColumn, dialect: Dialect) -> SealColumn:
+def _sealer(column: BoundColumn, dialect: Dialect) -> _MakeCells:
     coercion = column.coercion(dialect)
     into, as_is = coercion.into, coercion.as_is
 

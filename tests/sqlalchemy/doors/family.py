@@ -23,7 +23,7 @@ from sqlalchemy.orm import (
 )
 
 from fieldvault import KeyScope
-from fieldvault.sqlalchemy import Encrypted
+from fieldvault.sqlalchemy import BlindIndex, Encrypted
 
 Phone = Annotated[str, mapped_column(Encrypted(String))]
 """An annotation that several models share."""
@@ -53,6 +53,7 @@ class Person(WithScope, Base):
     __tablename__ = "person"
     kind: Mapped[str] = mapped_column(String(20))
     name: Mapped[str | None] = mapped_column(Encrypted(String))
+    name_index: Mapped[bytes | None] = mapped_column(BlindIndex("name"))
     __mapper_args__: Any = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012 - as SQLAlchemy has it
 
 
@@ -62,6 +63,7 @@ class Worker(Person):
     __tablename__ = "worker"
     id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
     account: Mapped[str | None] = mapped_column(Encrypted(String))
+    account_index: Mapped[bytes | None] = mapped_column(BlindIndex("account"))
     __mapper_args__: Any = {"polymorphic_identity": "worker"}  # noqa: RUF012 - as SQLAlchemy has it
 
 
@@ -69,6 +71,7 @@ class Guest(Person):
     """In the table of the root."""
 
     passport: Mapped[str | None] = mapped_column(Encrypted(String))
+    passport_index: Mapped[bytes | None] = mapped_column(BlindIndex("passport"))
     __mapper_args__: Any = {"polymorphic_identity": "guest"}  # noqa: RUF012 - as SQLAlchemy has it
 
 
@@ -88,6 +91,7 @@ class Ferry(Ship):
     shop: Mapped[str] = mapped_column(String(20))
     master: Mapped[str | None] = mapped_column(Encrypted(String))
     route: Mapped[str | None] = mapped_column(Encrypted(String))
+    route_index: Mapped[bytes | None] = mapped_column(BlindIndex("route"))
     __mapper_args__: Any = {"polymorphic_identity": "ferry", "concrete": True}  # noqa: RUF012 - as SQLAlchemy has it
 
 
@@ -95,6 +99,7 @@ class Noted:
     """A mixin with a plain column and one that is made for each class."""
 
     note: Mapped[str | None] = mapped_column(Encrypted(String))
+    note_index: Mapped[bytes | None] = mapped_column(BlindIndex("note"))
 
     @declared_attr
     def remark(cls) -> Mapped[str | None]:  # noqa: N805 - a declared attribute takes the class
@@ -119,6 +124,7 @@ class Contact(WithScope, Base):
 
     __abstract__ = True
     phone: Mapped[Phone]
+    phone_index: Mapped[bytes | None] = mapped_column(BlindIndex("phone"))
     fax: Mapped[Phone]
 
 
@@ -143,6 +149,9 @@ class Dated(MappedAsDataclass, Base):
     shop: Mapped[str] = mapped_column(String(20))
     name: Mapped[str] = mapped_column(Encrypted(String), repr=False)
     nick: Mapped[str | None] = mapped_column(Encrypted(String), default=None)
+    name_index: Mapped[bytes | None] = mapped_column(
+        BlindIndex("name"), init=False, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True)
@@ -198,6 +207,7 @@ class Keyed(Base):
         CoreColumn("ID_NO", String(20), key="id_key", primary_key=True),
         CoreColumn("SHOP_NO", String(20), key="shop_key"),
         CoreColumn("NAME_ENC", Encrypted(String), key="name_key"),
+        CoreColumn("NAME_IDX", BlindIndex("name_key"), key="index_key"),
     )
     __vault__ = KeyScope(tenant="shop")
     id: Any = __table__.c.id_key

@@ -17,6 +17,8 @@ from fieldvault.envelope import Envelope, from_text
 from fieldvault.errors import FieldVaultError, UnsupportedQuery
 from fieldvault.sqlalchemy import Encrypted
 from fieldvault.sqlalchemy.binding import encrypted_columns
+from fieldvault.sqlalchemy.bound_index import indexes_of
+from fieldvault.sqlalchemy.indexing import content_maker
 
 MARK = "Plaintext"
 
@@ -95,7 +97,8 @@ class Place:
     def stored(self, model: Any) -> dict[Any, dict[str, Owned | None]]:
         """Return whose each stored cell of a table is and what it says, by primary key and column.
 
-        Each is a whole, canonical ciphertext; the vault opens it under the column's field.
+        Each is a whole, canonical ciphertext; the vault opens it under the column's field. The tokens of the
+        table's blind indexes are those of the values, made under the tenant's index key.
         """
         table: Table = model if isinstance(model, Table) else model.__table__
         keys = {
@@ -122,7 +125,20 @@ class Place:
                 field = str(type_.field)
                 value = self.vault.decrypt(blob, field=field, tenant=tenant, subject=subject)
                 cells[column.name] = (tenant, subject, value)
+            self._check_tokens(table, row, cells)
         return found
+
+    def _check_tokens(self, table: Table, row: Mapping[str, Any], cells: Mapping[str, Owned | None]) -> None:
+        for index in indexes_of(table):
+            owned = [cell for cell in (cells[source.name] for source in index.sources) if cell is not None]
+            token = row[index.column.name]
+            if len(owned) < len(index.sources):
+                assert token is None
+                continue
+            ((tenant, _, _), *_) = owned
+            content = content_maker(index, self.engine.dialect)([value for _, _, value in owned])
+            assert content is not None
+            assert bytes(token) == self.vault.ring.index_keys(tenant).token(index.spec, content)
 
     def everything(self) -> dict[str, list[dict[str, Any]]]:
         """Return all tables of the models as they are in the database."""

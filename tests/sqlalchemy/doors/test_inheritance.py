@@ -58,6 +58,24 @@ def test_joined_inheritance_in_bulk(place: Place, session: Session) -> None:
     assert session.get_one(Worker, 2).account == plain("2")
 
 
+@pytest.mark.door("index: joined inheritance")
+def test_indexes_of_joined_inheritance(place: Place, session: Session) -> None:
+    """A subclass is found by what stands in either table, among its own kind."""
+    save_people(place)
+    row = {"kind": "worker", "shop": "nordwind", "name": LI, "account": ADA}
+    session.execute(insert(Worker), [{"id": 4, **row}])
+    session.commit()
+    assert place.stored(Person)[4]["name"] == nordwind(LI)
+    assert place.stored(Worker.__table__)[4] == {"account": nordwind(ADA)}
+    with place.vault.scope(tenant="nordwind"):
+        for criterion in (Worker.name == LI, Worker.account == ADA, Person.name == LI):
+            assert session.scalars(select(Worker).where(criterion)).one().id == 4
+        assert session.scalars(select(Person).where(Person.name == plain("2"))).one().id == 2
+    with place.vault.scope(tenant="acme"):
+        assert session.scalars(select(Guest.id).where(Guest.passport == plain("passport"))).all() == [3]
+        assert session.scalars(select(Worker.id).where(Worker.name == LI)).all() == []
+
+
 @pytest.mark.door("single-table inheritance")
 def test_single_table_inheritance(place: Place, session: Session) -> None:
     """A subclass's column is one of the root's table."""

@@ -1,6 +1,7 @@
 """The matrix of doors: what is registered is tried, and stands on the page."""
 
 import ast
+import importlib
 import json
 import re
 import sys
@@ -11,7 +12,6 @@ import pytest
 
 from scripts import doors
 from scripts.doors import PAGE, page
-from tests.sqlalchemy.doors import test_questions
 from tests.sqlalchemy.doors.registry import DATABASES, GROUPS, door_named
 
 NAMES = [door.name for group in GROUPS.values() for door in group]
@@ -25,7 +25,8 @@ def tried() -> list[str]:
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.door":
                 for argument in node.args:
                     if isinstance(argument, ast.Starred):
-                        found += getattr(test_questions, ast.unparse(argument.value))
+                        module = importlib.import_module(f"tests.sqlalchemy.doors.{file.stem}")
+                        found += getattr(module, ast.unparse(argument.value))
                     else:
                         found.append(ast.literal_eval(argument))
     return found

@@ -10,7 +10,7 @@ from sqlalchemy.ext.automap import automap_base
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, registry
 
 from fieldvault import KeyScope
-from fieldvault.sqlalchemy import Encrypted, protect
+from fieldvault.sqlalchemy import BlindIndex, Encrypted, protect
 from tests.sqlalchemy.doors import family
 from tests.sqlalchemy.doors.family import Cart, acme, nordwind
 from tests.sqlalchemy.doors.place import Place, plain
@@ -132,13 +132,17 @@ def test_renamed(place: Place, session: Session) -> None:
 
 @pytest.mark.door("reflection")
 def test_reflection(place: Place, session: Session) -> None:
-    """The database knows bytes; the override says what they are."""
+    """The database knows bytes; the override says what they are: ciphertexts, and the tokens of an index."""
 
     class Own(DeclarativeBase):
         pass
 
     place.save(Cart(id=1, shop="acme", note=LI), Cart(id=2, shop="nordwind", note=ADA))
-    reflected = Table("cart", Own.metadata, Column("note", Encrypted(String)), autoload_with=place.engine)
+    override: tuple[Column[Any], ...] = (
+        Column("note", Encrypted(String)),
+        Column("note_index", BlindIndex("note")),
+    )
+    reflected = Table("cart", Own.metadata, *override, autoload_with=place.engine)
     reflected_without = Table("cart", MetaData(), autoload_with=place.engine)
     protect(Own, place.vault)
     with place.vault.scope(tenant="acme"):
@@ -162,6 +166,7 @@ def test_automap(place: Place, session: Session) -> None:
         __vault__ = KeyScope(tenant="shop")
         shop = Column(String(20))
         note: Any = Column(Encrypted(String))
+        note_index: Any = Column(BlindIndex("note"))
 
     own.prepare(autoload_with=place.engine)
     protect(own, place.vault)
