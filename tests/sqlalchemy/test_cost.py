@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import event, insert, select
+from sqlalchemy.orm import Session, joinedload, selectinload, subqueryload
 
 from fieldvault import Vault
 from fieldvault.kms import LocalKMS
@@ -149,3 +149,68 @@ def test_a_dirty_check_opens_nothing(crowd: World) -> None:
             session.flush()
         assert spent == {"kms": 0}
         assert seen == []
+
+
+def cold_again(world: World, root_keys: Any) -> Vault:
+    """Bind the shop to a vault that has no key yet."""
+    kms = FaultyKMS(LocalKMS(root_keys))
+    vault = Vault(kms=kms, key_store=world.store)
+    protect(Base, vault)
+    world.kms = kms
+    return vault
+
+
+RELATED: Mapping[str, Any] = {
+    "selectinload": selectinload,
+    "joinedload": joinedload,
+    "subqueryload": subqueryload,
+}
+
+
+@pytest.mark.parametrize("way", RELATED)
+def test_related_rows_cost_one_query_and_one_call_a_statement(world: World, root_keys: Any, way: str) -> None:
+    """Of forty customers, whose orders are forty other tenants'."""
+    world.save(
+        *(
+            Customer(id=f"p{n}", shop="acme", name="x", orders=[Order(shop=f"t{n}", address="y")])
+            for n in range(40)
+        )
+    )
+    cold_again(world, root_keys)
+    with world.session() as session, world.statements() as sent, world.costs() as spent:
+        found = session.scalars(select(Customer).options(RELATED[way](Customer.orders))).unique().all()
+        assert [order.address for each in found for order in each.orders] == ["y"] * 40
+    assert spent == {"fetch": len(sent), "kms": len(sent)}
+    assert len(sent) <= 2
+
+
+def test_pages_of_yield_per_cost_about_one_query_each(cold: World) -> None:
+    """The driver's pages begin where it likes; the tenant's wrap key is unwrapped once."""
+    with cold.session() as session, cold.costs() as spent:
+        pages = session.scalars(select(Customer).execution_options(yield_per=250)).partitions()
+        assert [len(page) for page in pages] == [250] * 4
+    assert spent["kms"] == 1
+    assert spent["fetch"] <= 5
+
+
+def test_a_flush_has_its_keys_before_its_first_statement(world: World, root_keys: Any) -> None:
+    """Of new objects and changed ones, of all tenants and subjects: after it nobody waits under a lock."""
+    world.save(*(Customer(id=f"old{n}", shop=f"t{n}", name="x") for n in range(5)))
+    cold_again(world, root_keys)
+    with world.session() as session:
+        for each in session.scalars(select(Customer)):
+            each.name = "changed"
+        session.add_all(Customer(id=f"new{n}", shop=f"u{n}", name="x") for n in range(5))
+        session.add_all(Order(shop=f"v{n}", address="y") for n in range(5))
+        asked: list[tuple[int, int]] = []
+
+        def note(*_: Any) -> None:
+            asked.append((sum(world.store.asked.values()), len(world.kms.calls)))
+
+        event.listen(world.engine, "before_cursor_execute", note)
+        session.flush()
+        note()
+        event.remove(world.engine, "before_cursor_execute", note)
+    assert len(asked) > 2
+    assert set(asked) == {asked[0]}
+    assert asked[0][1] > 0

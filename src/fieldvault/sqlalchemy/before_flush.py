@@ -6,13 +6,16 @@ import uuid
 from typing import Any
 
 from sqlalchemy import Table
-from sqlalchemy.orm import InstanceState, Session, UOWTransaction, attributes
+from sqlalchemy.orm import InstanceState, Mapper, Session, UOWTransaction, attributes
 
+from fieldvault.errors import FieldVaultError
 from fieldvault.keys.records import KeySlot
 from fieldvault.scope import KeyScope
-from fieldvault.sqlalchemy.binding import binding_of, canonical, name_of
+from fieldvault.sqlalchemy.binding import binding_of, canonical, encrypted_columns, name_of
+from fieldvault.sqlalchemy.bound_index import indexes_of
+from fieldvault.sqlalchemy.deterministic import is_deterministic
 from fieldvault.sqlalchemy.flush import encrypted_of, set_default
-from fieldvault.sqlalchemy.waiting import fetch_slots
+from fieldvault.sqlalchemy.waiting import fetch_index_keys, fetch_slots
 from fieldvault.vault import Vault
 
 __all__ = ["fetch_keys"]
@@ -24,6 +27,7 @@ def fetch_keys(session: Session, context: UOWTransaction, instances: Any) -> Non
     Of objects that do not know yet whose they are, the statement that writes them fetches the keys.
     """
     wanted: dict[Vault, list[KeySlot]] = {}
+    indexed: dict[Vault, list[str]] = {}
     for target in (*session.new, *session.dirty):
         state = attributes.instance_state(target)
         table = state.mapper.local_table
@@ -34,8 +38,29 @@ def fetch_keys(session: Session, context: UOWTransaction, instances: Any) -> Non
         slot = None if vault is None else _slot(vault, state, scope, target)
         if vault is not None and slot is not None:
             wanted.setdefault(vault, []).append(slot)
+            if _wants_index_keys(state.mapper):
+                indexed.setdefault(vault, []).append(slot.tenant)
     for vault, slots in wanted.items():
         fetch_slots(vault, slots)
+    for vault, tenants in indexed.items():
+        for tenant in dict.fromkeys(tenants):
+            _have_index_keys(vault, tenant)
+
+
+def _have_index_keys(vault: Vault, tenant: str) -> None:
+    try:
+        fetch_index_keys(vault, [tenant])
+    except FieldVaultError:
+        # The statement that wants them meets it again, and says of which row.
+        return
+
+
+def _wants_index_keys(mapper: Mapper[Any]) -> bool:
+    tables = [table for table in mapper.tables if isinstance(table, Table)]
+    return any(
+        indexes_of(table) or any(is_deterministic(column.type) for column in encrypted_columns(table))
+        for table in tables
+    )
 
 
 def _slot(vault: Vault, state: InstanceState[Any], scope: KeyScope, target: Any) -> KeySlot | None:

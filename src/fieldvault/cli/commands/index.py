@@ -1,9 +1,10 @@
-"""``fieldvault index``: planning blind indexes."""
+"""``fieldvault index``: planning blind indexes, and rotating their keys."""
 
 from __future__ import annotations
 
 import click
 
+from fieldvault.cli.commands.index_rotation import drop, rebuild, rotate, status
 from fieldvault.cli.options import everywhere
 from fieldvault.cli.terminal import Listing, Terminal
 from fieldvault.search.advice import MAX_ROWS, Advice
@@ -16,7 +17,11 @@ __all__ = ["index"]
 @click.group()
 @everywhere
 def index() -> None:
-    """Plan blind indexes."""
+    """Plan blind indexes, and rotate their keys."""
+
+
+for _command in (rotate, status, rebuild, drop):
+    index.add_command(_command)
 
 
 @index.command()

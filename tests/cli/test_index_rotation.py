@@ -1,0 +1,137 @@
+"""``fieldvault index rotate``, ``status``, ``rebuild`` and ``drop``."""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fieldvault import Vault
+from fieldvault.cli.exits import ExitCode
+from fieldvault.keys import indexing
+from fieldvault.lifecycle import index_keys
+from tests.cli.calling import call
+
+MODELS = """
+from sqlalchemy import String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from fieldvault.sqlalchemy import BlindIndex, Encrypted, KeyScope
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Reader(Base):
+    __tablename__ = "readers"
+    __vault__ = KeyScope(tenant="library")
+    id: Mapped[int] = mapped_column(primary_key=True)
+    library: Mapped[str] = mapped_column(String(20))
+    email: Mapped[str] = mapped_column(Encrypted(String(80)))
+    email_index: Mapped[bytes | None] = mapped_column(BlindIndex("email", normalize="email"), unique=True)
+"""
+
+WRITE = """
+from library_models import Base, Reader
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from fieldvault import Vault
+from fieldvault.cli.exits import ExitCode
+from fieldvault.sqlalchemy import protect
+
+engine = create_engine("sqlite:///library.db")
+Base.metadata.create_all(engine)
+vault = Vault.open("fieldvault.toml")
+protect(Base, vault)
+with Session(engine) as session:
+    session.add_all([Reader(id=n, library="jena", email=f"n{n}@example.com") for n in range(1, 4)])
+    session.commit()
+engine.dispose()
+vault.close()
+"""
+
+DATABASE = ("--models", "library_models:Base", "--database", "sqlite:///library.db")
+
+
+@pytest.fixture
+def library(vault_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with a vault, models, and a database of three rows."""
+    (vault_folder / "library_models.py").write_text(MODELS)
+    monkeypatch.syspath_prepend(vault_folder)
+    monkeypatch.delitem(sys.modules, "library_models", raising=False)
+    exec(compile(WRITE, "write", "exec"), {})  # noqa: S102 - the application
+    return vault_folder
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every process have learned of the new key."""
+    for module in (indexing, index_keys):
+        monkeypatch.setattr(module, "SETTLING", -timedelta(days=1))
+
+
+@pytest.mark.usefixtures("library")
+def test_before_every_process_knows_the_new_key_nothing_is_rebuilt() -> None:
+    """The answers say when it may be."""
+    before = call("index", "status", "jena", "--json").document
+    assert (before["former"], before["settled"], before["settled_at"]) == ([], True, None)
+    assert "none under way" in call("index", "status", "jena").out
+    answer = call("index", "rotate", "jena")
+    assert answer.code == 0
+    assert "rebuild after" in answer.out
+    begun = call("index", "status", "jena", "--json").document
+    assert [key["key_id"] for key in begun["former"]] == [before["active"]["key_id"]]
+    assert begun["settled"] is False
+    for command in (("rebuild", "jena", *DATABASE), ("drop", "jena", "--yes"), ("rotate", "jena")):
+        refused = call("index", *command)
+        assert refused.code != 0
+        assert "former" in refused.err
+
+
+@pytest.mark.usefixtures("library", "settled")
+def test_rows_are_rebuilt_and_the_former_key_is_dropped() -> None:
+    """Then there is one key again."""
+    assert call("index", "rotate", "jena").code == 0
+    assert "every process writes under the active key" in call("index", "status", "jena").out
+    document = call("index", "rebuild", "jena", *DATABASE, "--json").document
+    assert document == {"rows": 3, "rewritten": 3, "cleared": 0, "left": 0, "conflicts": []}
+    again = call("index", "rebuild", "jena", *DATABASE)
+    assert again.code == 0
+    assert "No row of this database needs the former key any more." in again.out
+    declined = call("index", "drop", "jena", typed="no\n")
+    assert declined.code != 0
+    assert call("index", "status", "jena", "--json").document["former"]
+    dropped = call("index", "drop", "jena", typed="jena\n")
+    assert dropped.code == 0
+    assert "Destroyed 1 former index key of jena." in dropped.out
+    with Vault.open("fieldvault.toml") as vault:
+        assert vault.index_rotation("jena").former == ()
+    assert call("index", "drop", "jena", "--json").document["destroyed"] == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (("--models", "nowhere:Base"), "there is no module 'nowhere'"),
+        (("--models", "library_models"), "name a module and the declarative base"),
+        (("--models", "library_models:Reader2"), "name a module and the declarative base"),
+        (("--database", "nonsense"), "no URL of a database"),
+        (("--database", "nodb://x"), "no URL of a database"),
+    ],
+)
+@pytest.mark.usefixtures("library")
+def test_what_cannot_be_found_is_named(changed: tuple[str, str], says: str) -> None:
+    """Before anything is opened."""
+    answer = call("index", "rebuild", "jena", *DATABASE, *changed)
+    assert answer.code == 2
+    assert says in answer.err
+
+
+@pytest.mark.usefixtures("library")
+def test_a_tenant_without_an_index_key_is_told() -> None:
+    """There is nothing to rotate."""
+    answer = call("index", "rotate", "weimar")
+    assert answer.code == ExitCode.NO_KEY
+    assert "'weimar' has no active index key" in answer.err
