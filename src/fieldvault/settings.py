@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, time
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ class Section:
         """A whole number."""
         return self._take(name, int, default)  # type: ignore[return-value]
 
+    def flag(self, name: str, *, default: bool) -> bool:
+        """``true`` or ``false``."""
+        return self._take(name, bool, default)  # type: ignore[return-value]
+
     def path(self, name: str) -> Path:
         """The path of a file, relative to the configuration's folder."""
         return self._source.folder / self.text(name)
@@ -99,8 +104,24 @@ class Section:
         members = self._take(name, dict, _MISSING if required else {})
         return Section(members, (*self._path, name), self._source)  # type: ignore[arg-type]
 
+    def backend(self, group: str) -> Any:
+        """The class that ``type`` names among the installed entry points of a group."""
+        name = self.text("type")
+        known = {point.name: point for point in entry_points(group=group)}
+        if name not in known:
+            raise self.error("type", f"is {name!r}; installed are: {', '.join(sorted(known))}")
+        problem: str
+        try:
+            return known[name].load()
+        except ModuleNotFoundError as error:
+            problem = f"needs the module {error.name}, which is not installed; install fieldvault[{name}]"
+        raise self.error("type", problem)
+
     def __contains__(self, name: str) -> bool:
         return name in self._members
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
 
     @property
     def folder(self) -> Path:

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.servers.mariadb import MariaDBServer
-from tests.servers.parts import MARIADB, POSTGRESQL, SQLITE
+from tests.servers.ministack import MinistackServer
+from tests.servers.moto import MotoServer
+from tests.servers.openbao import OpenBaoServer
+from tests.servers.parts import MARIADB, MINISTACK, MOTO, OPENBAO, POSTGRESQL, SOFTHSM, SQLITE
 from tests.servers.postgresql import PostgreSQLServer
 from tests.servers.record import REQUIRE_ALL, PartsRecord
+from tests.servers.softhsm import SoftHSM
 
 RECORD = pytest.StashKey[PartsRecord]()
 
@@ -61,6 +65,42 @@ def mariadb_server(real_parts: PartsRecord) -> Iterator[MariaDBServer]:
     with MariaDBServer() as server:
         real_parts.exercised[MARIADB.name] = server.version
         yield server
+
+
+@pytest.fixture(scope="session")
+def openbao_server(real_parts: PartsRecord) -> Iterator[OpenBaoServer]:
+    """Run one OpenBao for the whole run."""
+    real_parts.require(OPENBAO)
+    with OpenBaoServer() as server:
+        real_parts.exercised[OPENBAO.name] = server.version
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server(real_parts: PartsRecord) -> Iterator[MotoServer]:
+    """Run one moto for the whole run."""
+    real_parts.require(MOTO)
+    with MotoServer() as server:
+        real_parts.exercised[MOTO.name] = server.version
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ministack_server(real_parts: PartsRecord) -> Iterator[MinistackServer]:
+    """Run one MiniStack for the whole run."""
+    real_parts.require(MINISTACK)
+    with MinistackServer() as server:
+        real_parts.exercised[MINISTACK.name] = server.version
+        yield server
+
+
+@pytest.fixture(scope="session")
+def softhsm(real_parts: PartsRecord) -> Iterator[SoftHSM]:
+    """Have one SoftHSM, with a token, for the whole run."""
+    real_parts.require(SOFTHSM)
+    with SoftHSM() as tokens:
+        real_parts.exercised[SOFTHSM.name] = tokens.version
+        yield tokens
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,7 +34,7 @@ def unprivileged_user(*candidates: str) -> str | None:
 
 
 class OwnedServer:
-    """A server on a unix socket in a private folder, which is removed when the server is closed.
+    """A server, by itself on a unix socket, in a private folder, which is removed when the server is closed.
 
     Args:
         name: Names the folder and the errors.
@@ -83,16 +84,34 @@ class OwnedServer:
         Raises:
             ServerFailed: It exited, or did not listen within the limit.
         """
+        self.launch(program, arguments)
+        self.wait_until_listening(partial(listening_process, listens_on), place=str(listens_on))
+
+    def launch(
+        self, program: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start the process through the launcher, with more environment variables where given."""
+        # A server in Python is no part of what coverage measures.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self.command(program, *arguments),
                 cwd=self.folder,
+                env={**inherited, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    def wait_until_listening(self, listener: Callable[[], int | None], *, place: str) -> None:
+        """Return once the process that was launched, and no other, is the listener at the place.
+
+        Raises:
+            ServerFailed: It exited, or did not listen within the limit, or somebody else does.
+        """
+        assert self.process is not None
         deadline = time.monotonic() + START_LIMIT
-        while (listener := listening_process(listens_on)) is None:
+        while (found := listener()) is None:
             if self.process.poll() is not None:
                 raise ServerFailed(f"{self.name} exited with {self.process.returncode}\n{self.log_tail()}")
             if time.monotonic() > deadline:
@@ -100,10 +119,8 @@ class OwnedServer:
                     f"{self.name} did not listen within {START_LIMIT:.0f} s\n{self.log_tail()}"
                 )
             time.sleep(0.02)
-        if listener != self.process.pid:
-            raise ServerFailed(
-                f"{self.name}: process {listener} listens on {listens_on}, not {self.process.pid}"
-            )
+        if found != self.process.pid:
+            raise ServerFailed(f"{self.name}: process {found} listens on {place}, not {self.process.pid}")
 
     def log_tail(self) -> str:
         """Return the last lines of what the server wrote."""

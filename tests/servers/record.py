@@ -28,9 +28,7 @@ class PartsRecord:
         """Skip the test that asks, or fail it where every part is required, unless the part can run here."""
         missing = part.missing()
         if missing:
-            self._do_without(
-                part, f"{', '.join(missing)} not installed; Debian package {part.debian_package}"
-            )
+            self._do_without(part, f"{', '.join(missing)} not installed; {part.package}")
 
     def _do_without(self, part: Part, reason: str) -> NoReturn:
         self.skipped[part.name] = reason

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.parts import PARTS, Part
+from tests.servers.parts import PARTS, POSTGRESQL, SQLITE, Part
 from tests.servers.record import REQUIRE_ALL, PartsRecord
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def test_closing_lines_name_what_was_exercised_with_its_version() -> None:
         "real parts exercised: PostgreSQL 15.1, through SQLAlchemy 2."
     )
     assert "MariaDB (no test asked for it)" in record.closing_lines()[1]
-    assert record.untouched() == ["SQLite", "MariaDB"]
+    assert record.untouched() == [part.name for part in PARTS if part is not POSTGRESQL]
 
 
 def test_of_several_releases_the_newest_is_found(tmp_path: Path) -> None:
@@ -58,7 +58,19 @@ def test_a_path_to_what_is_not_installed_is_refused() -> None:
 
 def test_every_part_that_is_a_program_names_its_package() -> None:
     """What continuous integration installs comes from the registry alone."""
-    assert all(part.debian_package for part in PARTS if part.executables)
+    assert all(bool(part.debian_package) != bool(part.python_package) for part in PARTS if part.executables)
+
+
+def test_a_program_of_a_python_package_stands_beside_the_interpreter() -> None:
+    """It is the one that was installed for this run, whatever PATH has; no Debian package brings it."""
+    part = Part("Absent", python_package="absent-server", executables=("sh",))
+    assert part.missing() == ["sh"]
+    with pytest.raises(pytest.skip.Exception, match="Absent: sh not installed; Python package absent-server"):
+        PartsRecord(require_all=False).require(part)
+    assert (
+        Part("Python", python_package="python", executables=("python",)).path("python").parent
+        == Path(sys.executable).parent
+    )
 
 
 @pytest.mark.parametrize(("value", "code"), [("1", 1), ("0", 0)])
@@ -79,4 +91,5 @@ def test_a_whole_run_that_leaves_a_part_out_fails_where_all_are_required(
     )
     assert done.returncode == code, done.stdout
     assert "1 passed" in done.stdout
-    assert ("yet not exercised: PostgreSQL, MariaDB" in done.stdout) == bool(code)
+    left_out = ", ".join(part.name for part in PARTS if part is not SQLITE)
+    assert (f"yet not exercised: {left_out}" in done.stdout) == bool(code)

@@ -12,8 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from tests.servers.mariadb import MariaDBServer
-from tests.servers.parts import MARIADB, POSTGRESQL, Part
+from tests.servers.openbao import OpenBaoServer
+from tests.servers.parts import MARIADB, OPENBAO, POSTGRESQL, Part
 from tests.servers.postgresql import PostgreSQLServer
+from tests.servers.process import OwnedServer
 from tests.servers.record import PartsRecord
 
 ROOT = Path(__file__).parents[2]
@@ -85,10 +87,11 @@ def test_the_servers_are_not_root_and_listen_on_no_network(
     [
         pytest.param(POSTGRESQL, PostgreSQLServer, id="postgresql"),
         pytest.param(MARIADB, MariaDBServer, id="mariadb"),
+        pytest.param(OPENBAO, OpenBaoServer, id="openbao"),
     ],
 )
 def test_a_killed_test_run_takes_its_server_with_it(
-    part: Part, server: type[PostgreSQLServer | MariaDBServer], real_parts: PartsRecord
+    part: Part, server: type[OwnedServer], real_parts: PartsRecord
 ) -> None:
     """After SIGKILL, which lets nothing clean up, the kernel ends the server."""
     real_parts.require(part)

@@ -11,7 +11,7 @@ from fieldvault.envelope import HEADER_SIZE, TAG_SIZE, TEXT_PREFIX
 from fieldvault.errors import ConfigurationError
 from fieldvault.sqlalchemy.coercion import coercion_of
 from fieldvault.sqlalchemy.types import Encrypted
-from fieldvault.suites import AES_256_GCM, suite_named
+from fieldvault.suites import AES_256_GCM, AES_256_SIV, suite_named
 
 __all__ = ["stored_size", "stored_size_of"]
 
@@ -58,7 +58,13 @@ def stored_size_of(value: Any, type_: Encrypted, *, suite: str = AES_256_GCM.nam
     _, body = encode(coercion_of(type_.type_, "the column", DefaultDialect()).into(value))
     return stored_size(
         len(body),
-        suite=suite if type_.suite is None else type_.suite,
+        suite=_suite_of(type_, suite),
         storage=type_.storage,
         padding=type_.padding,
     )
+
+
+def _suite_of(type_: Encrypted, default: str) -> str:
+    if type_.deterministic:
+        return AES_256_SIV.name
+    return default if type_.suite is None else type_.suite
