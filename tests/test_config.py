@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fieldvault import CachePolicy, RotationPolicy, Vault, config
+from fieldvault import CachePolicy, RetryPolicy, RotationPolicy, Vault, config, settings
 from fieldvault.errors import ConfigurationError, KMSDenied
 from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
 from fieldvault.kms import LocalKMS, rootfile
@@ -36,11 +36,17 @@ max_keys = 100
 ttl = 60
 lease = 0.5
 grace = 0
+refresh_ahead = 0.5
 
 [rotation]
 max_age_days = 30.5
 max_uses = 1_000_000
 block = 1_000
+
+[retries]
+deadline = 0
+failures = 7
+pause = 2.5
 """
 LEAST = """\
 [kms]
@@ -86,8 +92,9 @@ def test_a_file_is_read_as_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert arguments == {
         "default_tenant": "shop",
         "suite": "XChaCha20-Poly1305",
-        "cache": CachePolicy(max_keys=100, ttl=60, lease=0.5, grace=0),
+        "cache": CachePolicy(max_keys=100, ttl=60, lease=0.5, grace=0, refresh_ahead=0.5),
         "rotation": RotationPolicy(max_age=timedelta(days=30.5), max_uses=1_000_000, block=1_000),
+        "retries": RetryPolicy(deadline=0, failures=7, pause=2.5),
     }
     store.close()
 
@@ -114,6 +121,7 @@ def test_the_least_file_names_two_backends(folder: Path) -> None:
         "suite": "AES-256-GCM",
         "cache": CachePolicy(),
         "rotation": RotationPolicy(),
+        "retries": RetryPolicy(),
     }
 
 
@@ -159,13 +167,13 @@ def test_the_page_lists_every_key_with_its_default(folder: Path) -> None:
         if name.startswith("docs/configuration") and "[rotation]" in code
     )
     said, unsaid = config.read(_written(folder, block)), config.read(_written(folder, LEAST))
-    for name in ("default_tenant", "suite", "cache", "rotation"):
+    for name in ("default_tenant", "suite", "cache", "rotation", "retries"):
         assert said[name] == unsaid[name]
     said["key_store"].close()
     keys = set(re.findall(r"^(?:# )?(\w+) = ", block, re.MULTILINE))
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert keys == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-    for section in ("vault", "kms", "key_store", "cache", "rotation"):
+    for section in ("vault", "kms", "key_store", "cache", "rotation", "retries"):
         told = _refused(folder, block.replace(f"[{section}]", f"[{section}]\nnot_a_key = 1"))
         known = told.partition("here can stand: ")[2].split(", ")
         assert set(known) <= keys
@@ -176,7 +184,7 @@ def test_the_page_lists_every_key_with_its_default(folder: Path) -> None:
 MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
     "an unknown section": (
         lambda text: text + "[cahce]\n",
-        ", line 23: cahce is not known; here can stand: cache, ",
+        ", line 29: cahce is not known; here can stand: cache, ",
     ),
     "an unknown key": (lambda text: text.replace("lease", "leese"), ", line 16: cache.leese is not known; "),
     "an unknown key of a KMS": (
@@ -249,27 +257,35 @@ MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
     "no keys": (lambda text: text.replace("= 100\n", "= 0\n"), ", line 14: cache.max_keys cannot be used: "),
     "a negative age": (
         lambda text: text.replace("30.5", "-1"),
-        ", line 20: rotation.max_age_days cannot be used: -1 days are no age; give a positive number",
+        ", line 21: rotation.max_age_days cannot be used: -1 days are no age; give a positive number",
     ),
     "an age of no time": (
         lambda text: text.replace("30.5", "0"),
-        ", line 20: rotation.max_age_days cannot be used: ",
+        ", line 21: rotation.max_age_days cannot be used: ",
     ),
     "an age beyond all": (
         lambda text: text.replace("30.5", "1e300"),
-        ", line 20: rotation.max_age_days cannot be used: 1e+300 days are no age",
+        ", line 21: rotation.max_age_days cannot be used: 1e+300 days are no age",
     ),
     "an age that is none": (
         lambda text: text.replace("30.5", "nan"),
-        ", line 20: rotation.max_age_days cannot be used: nan days are no age",
+        ", line 21: rotation.max_age_days cannot be used: nan days are no age",
     ),
     "too many uses": (
         lambda text: text.replace("1_000_000", "5_000_000_000"),
-        ", line 21: rotation.max_uses cannot be used: rotation wants block <= max_uses <= 2**32",
+        ", line 22: rotation.max_uses cannot be used: rotation wants block <= max_uses <= 2**32",
+    ),
+    "a share that is all": (
+        lambda text: text.replace("refresh_ahead = 0.5", "refresh_ahead = 1"),
+        ", line 18: cache.refresh_ahead cannot be used: refresh_ahead is a share below 1, not 1",
+    ),
+    "no failures at all": (
+        lambda text: text.replace("failures = 7", "failures = 0"),
+        ", line 27: retries.failures cannot be used: failures is a positive whole number, not 0",
     ),
     "a block above the default uses": (
         lambda text: text.replace("max_uses = 1_000_000\nblock = 1_000", "block = 5_000_000_000"),
-        ", line 21: rotation.block cannot be used: ",
+        ", line 22: rotation.block cannot be used: ",
     ),
     "an unknown suite": (
         lambda text: text.replace("XChaCha20", "Chacha"),
@@ -401,7 +417,9 @@ class _Recorded(LocalKMS):
 def _installed(monkeypatch: pytest.MonkeyPatch, **backends: str) -> None:
     points = [metadata.EntryPoint(name, value, "fieldvault.kms") for name, value in backends.items()]
     known = metadata.entry_points(group="fieldvault.key_stores")
-    monkeypatch.setattr(config, "entry_points", lambda group: points if group == "fieldvault.kms" else known)
+    monkeypatch.setattr(
+        settings, "entry_points", lambda group: points if group == "fieldvault.kms" else known
+    )
 
 
 def test_a_backend_of_others_is_found_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,7 +466,7 @@ def test_a_backend_may_be_any_class_with_a_constructor_from_its_section(
 
     known = metadata.entry_points(group="fieldvault.key_stores")
     monkeypatch.setattr(
-        config, "entry_points", lambda group: [Point()] if group == "fieldvault.kms" else known
+        settings, "entry_points", lambda group: [Point()] if group == "fieldvault.kms" else known
     )
     text = LEAST.replace('"local"\npath = "root.keys"', '"theirs"\nendpoint = "https://kms.example"')
     Vault.open(_written(folder, text)).close()

@@ -13,12 +13,13 @@ PUBLIC = {
         "KeyState",
         "Purpose",
         "RAISE",
+        "RetryPolicy",
         "RotationPolicy",
         "Vault",
         "errors",
     ],
-    "fieldvault.keystores": ["MemoryKeyStore", "SQLKeyStore"],
-    "fieldvault.kms": ["LocalKMS"],
+    "fieldvault.keystores": ["DynamoDBKeyStore", "MemoryKeyStore", "SQLKeyStore"],
+    "fieldvault.kms": ["AWSKMS", "LocalKMS", "MultiKMS", "PKCS11KMS", "TransitKMS"],
     "fieldvault.sqlalchemy": ["BlindIndex", "Encrypted", "KeyScope", "NotUnique", "RAISE", "protect"],
 }
 

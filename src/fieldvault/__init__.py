@@ -2,7 +2,7 @@
 
 from fieldvault import errors
 from fieldvault.erased import RAISE
-from fieldvault.keys.policy import CachePolicy, RotationPolicy
+from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
 from fieldvault.keys.records import KeyInfo, KeyState, Purpose
 from fieldvault.lifecycle.erase import ErasureReceipt
 from fieldvault.scope import KeyScope
@@ -16,6 +16,7 @@ __all__ = [
     "KeyScope",
     "KeyState",
     "Purpose",
+    "RetryPolicy",
     "RotationPolicy",
     "Vault",
     "errors",

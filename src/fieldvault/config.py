@@ -6,17 +6,18 @@ import os
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fieldvault.context import check_name
 from fieldvault.errors import ConfigurationError
-from fieldvault.keys.policy import CachePolicy, RotationPolicy
+from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
 from fieldvault.settings import Section, Source
 from fieldvault.suites import AES_256_GCM, suite_named
 
 __all__ = ["ConfigurableBackend", "absence", "read"]
+
+P = TypeVar("P", CachePolicy, RetryPolicy)
 
 
 class ConfigurableBackend(Protocol):
@@ -40,12 +41,14 @@ def read(configuration: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
         root.section("kms", required=True),
         root.section("key_store", required=True),
     )
-    cache, rotation = root.section("cache"), root.section("rotation")
+    cache, rotation, retries = root.section("cache"), root.section("rotation"), root.section("retries")
     root.finish()
     arguments = _vault(vault)
     arguments["cache"] = _cache(cache)
     arguments["rotation"] = _rotation(rotation)
-    kms_class, store_class = _backend("fieldvault.kms", kms), _backend("fieldvault.key_stores", store)
+    arguments["retries"] = _retries(retries)
+    kms_class: type[ConfigurableBackend] = kms.backend("fieldvault.kms")
+    store_class: type[ConfigurableBackend] = store.backend("fieldvault.key_stores")
     arguments["kms"] = kms_class.from_config(kms)
     try:
         arguments["key_store"] = store_class.from_config(store)
@@ -98,13 +101,28 @@ def _cache(section: Section) -> CachePolicy:
         "ttl": section.number("ttl", default.ttl),
         "lease": section.number("lease", default.lease),
         "grace": section.number("grace", default.grace),
+        "refresh_ahead": section.number("refresh_ahead", default.refresh_ahead),
     }
+    return _policy(CachePolicy, section, values)
+
+
+def _retries(section: Section) -> RetryPolicy:
+    default = RetryPolicy()
+    values = {
+        "deadline": section.number("deadline", default.deadline),
+        "failures": section.whole("failures", default.failures),
+        "pause": section.number("pause", default.pause),
+    }
+    return _policy(RetryPolicy, section, values)
+
+
+def _policy(kind: type[P], section: Section, values: Mapping[str, Any]) -> P:
     section.finish()
     for name, value in values.items():
         # One at a time, so that the error names the one.
         with section.blaming(name):
-            CachePolicy(**{name: value})  # type: ignore[arg-type]  # each has the class of its default
-    return CachePolicy(**values)  # type: ignore[arg-type]
+            kind(**{name: value})
+    return kind(**values)
 
 
 def _rotation(section: Section) -> RotationPolicy:
@@ -126,17 +144,3 @@ def _days(days: float) -> timedelta:
     if age <= timedelta(0):
         raise ConfigurationError(f"{days:g} days are no age; give a positive number, or leave it out")
     return age
-
-
-def _backend(group: str, section: Section) -> type[ConfigurableBackend]:
-    """The backend class that a section's ``type`` names among the installed entry points of a group."""
-    name = section.text("type")
-    known = {point.name: point for point in entry_points(group=group)}
-    if name not in known:
-        raise section.error("type", f"is {name!r}; installed are: {', '.join(sorted(known))}")
-    problem: str
-    try:
-        return known[name].load()  # type: ignore[no-any-return]
-    except ModuleNotFoundError as error:
-        problem = f"needs the module {error.name}, which is not installed; install fieldvault[{name}]"
-    raise section.error("type", problem)

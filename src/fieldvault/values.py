@@ -19,6 +19,7 @@ from fieldvault.codecs import TEXT, decode, encode
 from fieldvault.context import check_name, check_names
 from fieldvault.envelope import HEADER, HEADER_SIZE, as_bytes, refuse
 from fieldvault.errors import DecryptionError, FieldVaultError, ScopeRequired, TenantMismatch
+from fieldvault.keys.cache import ValueKey
 from fieldvault.keys.records import KeySlot
 from fieldvault.keys.ring import KeyRing
 from fieldvault.keys.waiting import TaskFlight
@@ -43,7 +44,7 @@ class Values:
         self.default_tenant = default_tenant
         # One variable a vault: the scope of one vault is none of another's business.
         self.ambient: ContextVar[Scope] = ContextVar("fieldvault scope", default=Scope())  # noqa: B039 - frozen
-        self._clock = ring.clock
+        self._clock = ring.hot_clock.read
         self._random = os.urandom
         self._opening = ring.cache.opening.get
         self._sealing = ring.cache.sealing
@@ -99,7 +100,7 @@ class Values:
         clock = self._clock
         # A tenant that is no text may have found a subject's key.
         if key is None or key.tenant != tenant or clock() >= key.fresh_until or not next(key.uses, False):
-            key = self.ring.for_sealing(KeySlot(tenant, subject), self.suite, kind)
+            key = self._key_for_sealing(key, KeySlot(tenant, subject), kind)
         try:
             associated = key.contexts[field]
         except (KeyError, TypeError):
@@ -141,7 +142,7 @@ class Values:
         cached, clock = self._opening, self._clock
         key = cached(blob[HEADER])
         if key is None or clock() >= key.fresh_until:
-            key = self.ring.for_opening(blob)
+            key = self._key_for_opening(key, blob)
         if key.tenant != tenant:
             raise TenantMismatch(f"the value belongs to another tenant than {tenant!r}")
         if subject is not None and key.subject != subject:
@@ -251,6 +252,20 @@ class Values:
             ConfigurationError: a name that cannot be (docs/format.md, 1).
         """
         return ScopeGuard(self.ambient, self.ambient.get().narrowed(tenant, subject, actor, purpose))
+
+    def _key_for_sealing(self, found: ValueKey | None, slot: KeySlot, kind: int) -> ValueKey:
+        if found is not None and found.tenant == slot.tenant:
+            self._uncount()
+        return self.ring.for_sealing(slot, self.suite, kind)
+
+    def _key_for_opening(self, found: ValueKey | None, blob: bytes) -> ValueKey:
+        if found is not None:
+            self._uncount()
+        return self.ring.for_opening(blob)
+
+    def _uncount(self) -> None:
+        """The clock was read for a key that did not serve, and the readings are the hits."""
+        self.ring.meter.served(-1)
 
     def _scoped(self, subject: str | None) -> tuple[str, str | None]:
         scope = self.ambient.get()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from fieldvault.keys.clock import Clock, boot_clock
-from fieldvault.keys.policy import CachePolicy, RotationPolicy
+from fieldvault.keys.observing import Observer
+from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keys.records import KeyInfo, KeySlot
 from fieldvault.keys.ring import KeyRing
-from fieldvault.lifecycle import states
+from fieldvault.keys.stats import Stats
+from fieldvault.lifecycle import index_keys, states
 from fieldvault.lifecycle.erase import ErasureReceipt, shred
+from fieldvault.lifecycle.index_keys import IndexRotation
 from fieldvault.suites import suite_named
 from fieldvault.values import Values
 
@@ -24,9 +28,11 @@ class Vault(Values):
     """Encrypts values under their tenant's, or their subject's, own data keys, and looks after those keys.
 
     ``kms`` wraps the keys, ``key_store`` keeps them wrapped, ``cache`` says how long they stay unwrapped in
-    this process, ``rotation`` when they are replaced without being asked. ``default_tenant`` is the tenant
-    where neither an argument nor a scope names one. ``suite`` seals new values; whatever the suite, every
-    ciphertext of every suite can be opened. ``clock`` gives the seconds of leases and ages, for tests.
+    this process, ``rotation`` when they are replaced without being asked, ``retries`` how long an unavailable
+    KMS is asked again. ``default_tenant`` is the tenant where neither an argument nor a scope names one.
+    ``suite`` seals new values; whatever the suite, every ciphertext of every suite can be opened.
+    ``observer`` is told of each call of a backend (docs/metrics.md). ``clock`` gives the seconds of leases,
+    ages and the circuit breaker's pauses, for tests.
 
     One vault serves all threads and tasks of a process, and its forked children. It owns its backends:
     ``close`` closes them.
@@ -43,8 +49,10 @@ class Vault(Values):
         key_store: KeyStore,
         cache: CachePolicy | None = None,
         rotation: RotationPolicy | None = None,
+        retries: RetryPolicy | None = None,
         default_tenant: str | None = None,
         suite: str = "AES-256-GCM",
+        observer: Observer | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.kms = kms
@@ -56,12 +64,16 @@ class Vault(Values):
             policy=policy,
             rotation=RotationPolicy() if rotation is None else rotation,
             clock=boot_clock() if clock is None else clock,
+            retries=RetryPolicy() if retries is None else retries,
+            observer=observer,
         )
         super().__init__(ring, suite_named(suite), default_tenant)
         key_store.declare_lease(policy.lease + policy.grace)
 
     @classmethod
-    def open(cls, configuration: str | os.PathLike[str] | Mapping[str, Any]) -> Vault:
+    def open(
+        cls, configuration: str | os.PathLike[str] | Mapping[str, Any], *, observer: Observer | None = None
+    ) -> Vault:
         """The vault that a ``fieldvault.toml``, or a mapping of the same shape, describes.
 
         Paths in a file are relative to the file's folder. Secrets are read from the environment variables or
@@ -75,7 +87,30 @@ class Vault(Values):
         # Here, because the reader knows the backends' names, which most uses of a vault have no need of.
         from fieldvault.config import read  # noqa: PLC0415
 
-        return cls(**read(configuration))
+        return cls(**read(configuration), observer=observer)
+
+    # -- the cache ------------------------------------------------------------------------------------------
+
+    def prefetch(self, tenants: Iterable[str]) -> dict[str, Exception]:
+        """Have the active data keys of tenants at hand; what stands against the others, by tenant.
+
+        What is missing costs one read of the key store, one call of the KMS, and one step that reserves
+        messages to seal. A tenant that has no key yet gets its first one, as its first value would make it.
+        No more are kept than ``CachePolicy.max_keys``.
+
+        Raises:
+            ConfigurationError: a tenant cannot be a name.
+        """
+        failed = self.ring.fetch(KeySlot(tenant) for tenant in dict.fromkeys(tenants))
+        return {slot.tenant: problem for slot, problem in failed.items()}
+
+    async def aprefetch(self, tenants: Iterable[str]) -> dict[str, Exception]:
+        """``prefetch`` for coroutines: it waits in a thread, not in the event loop."""
+        return await asyncio.to_thread(self.prefetch, list(tenants))
+
+    def stats(self) -> Stats:
+        """What this vault has done in this process, and what it holds."""
+        return self.ring.stats()
 
     # -- keys -----------------------------------------------------------------------------------------------
 
@@ -115,6 +150,27 @@ class Vault(Values):
         """Let a suspended key serve again; see ``lifecycle.states.reinstate``."""
         return states.reinstate(self.ring, key_id)
 
+    def rotate_index(self, tenant: str) -> IndexRotation:
+        """A new index key for a tenant's blind indexes and deterministic columns; see ``IndexRotation``.
+
+        Both keys are searched for while rows are rebuilt (``fieldvault.sqlalchemy.rebuild``); then
+        ``drop_index`` ends it.
+
+        Raises:
+            KeyNotFound: the tenant has no index key.
+            ConfigurationError: its index key is being rotated already.
+            KeyShredded, KMSError, KeyStoreError: as ``rotate``.
+        """
+        return index_keys.rotate(self.ring, tenant)
+
+    def index_rotation(self, tenant: str) -> IndexRotation:
+        """How far the rotation of a tenant's index key has come; see ``lifecycle.index_keys.rotation``."""
+        return index_keys.rotation(self.ring, tenant)
+
+    def drop_index(self, tenant: str) -> Sequence[KeyInfo]:
+        """Destroy a tenant's former index keys, for good; see ``lifecycle.index_keys.drop``."""
+        return index_keys.drop(self.ring, tenant)
+
     def shred(self, tenant: str, subject: str | None = None, *, actor: str, reason: str) -> ErasureReceipt:
         """Destroy the keys of a tenant, or of one subject, for good; what they sealed is unreadable.
 
@@ -128,8 +184,11 @@ class Vault(Values):
         return shred(self.ring, tenant, subject, actor=actor, reason=reason)
 
     def close(self) -> None:
-        """Forget the cached keys and close the backends. Closing twice is fine."""
-        self.ring.cache.drop(None)
+        """Forget the cached keys and close the backends. Closing twice is fine.
+
+        A refresh in the background that is under way is waited for, a second at most.
+        """
+        self.ring.close()
         self.key_store.close()
         self.kms.close()
 

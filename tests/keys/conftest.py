@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, event
 
-from fieldvault.keys.retrying import RetryingKMS
+from fieldvault.keys.policy import RetryPolicy
 from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
 from fieldvault.kms import LocalKMS
 from fieldvault.testing.fakes import ManualClock
@@ -51,5 +51,5 @@ def rig(request: pytest.FixtureRequest) -> Rig:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the vault try an unavailable KMS again for a moment only."""
-    monkeypatch.setattr("fieldvault.keys.ring.RetryingKMS", partial(RetryingKMS, deadline=0.02))
+    """Make the vault try an unavailable KMS again for a moment only, and never leave it alone."""
+    monkeypatch.setattr("fieldvault.vault.RetryPolicy", partial(RetryPolicy, deadline=0.02, failures=10_000))

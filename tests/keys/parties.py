@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fieldvault import CachePolicy, Vault
@@ -93,10 +93,19 @@ class Rig:
     clock: ManualClock
 
     def party(
-        self, cache: CachePolicy | None = None, rotation: RotationPolicy | None = None, **options: Any
+        self,
+        cache: CachePolicy | None = None,
+        rotation: RotationPolicy | None = None,
+        *,
+        ahead: float = 0,
+        **options: Any,
     ) -> Party:
-        """A vault with a cache of its own, as another process has."""
+        """A vault with a cache of its own, as another process has.
+
+        Nothing is refreshed ahead unless a test is about that.
+        """
         kms, store = FaultyKMS(self.kms), WatchedStore(self.store)
+        cache = replace(CachePolicy() if cache is None else cache, refresh_ahead=ahead)
         vault = Vault(
             kms=kms,
             key_store=store,

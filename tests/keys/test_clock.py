@@ -1,10 +1,14 @@
 """The clock of leases and ages."""
 
+import operator
 import time
+from functools import partial
 
 import pytest
 
-from fieldvault.keys.clock import boot_clock
+from fieldvault.keys.clock import Clock, CountedClock, boot_clock
+from fieldvault.testing.fakes import ManualClock
+from tests.keys.parties import in_threads
 
 
 def test_the_clock_counts_suspended_time_where_the_system_can(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +24,25 @@ def test_without_such_a_clock_it_is_the_monotonic_one(monkeypatch: pytest.Monkey
     """The weaker promise, and no crash."""
     monkeypatch.delattr(time, "CLOCK_BOOTTIME")
     assert boot_clock() is time.monotonic
+
+
+@pytest.mark.parametrize(
+    "clock", [boot_clock(), time.monotonic, ManualClock(5), partial(operator.add, 2.0, 3.0)], ids=repr
+)
+def test_a_counted_clock_tells_the_same_time_and_how_often(clock: Clock) -> None:
+    """Whatever clock it is made of."""
+    counted = CountedClock(clock)
+    before, now, after = clock(), counted.read(), clock()
+    assert before <= now <= after
+    assert counted.readings == 1
+
+
+def test_no_reading_is_missed_among_threads() -> None:
+    """Without a lock."""
+    counted = CountedClock(boot_clock())
+    in_threads(8, lambda _: [counted.read() for _ in range(5000)])
+    assert counted.readings == 40_000
+    counted.after_fork()
+    assert counted.readings == 0
+    counted.read()
+    assert counted.readings == 1

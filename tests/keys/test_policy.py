@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fieldvault.errors import ConfigurationError
-from fieldvault.keys.policy import CachePolicy, RotationPolicy
+from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,10 @@ from fieldvault.keys.policy import CachePolicy, RotationPolicy
         {"grace": -1},
         {"grace": inf},
         {"grace": False},
+        {"refresh_ahead": -0.1},
+        {"refresh_ahead": 1},
+        {"refresh_ahead": True},
+        {"refresh_ahead": nan},
     ],
 )
 def test_a_cache_policy_that_cannot_work_is_refused(members: dict[str, Any]) -> None:
@@ -39,6 +43,37 @@ def test_a_cache_policy_that_cannot_work_is_refused(members: dict[str, Any]) -> 
 def test_no_grace_is_a_policy() -> None:
     """Zero serves nothing in an outage."""
     assert CachePolicy(grace=0).grace == 0
+
+
+def test_nothing_refreshed_ahead_is_a_policy() -> None:
+    """And so is nearly all the time."""
+    assert CachePolicy(refresh_ahead=0).refresh_ahead == 0
+    assert CachePolicy(refresh_ahead=0.99).refresh_ahead == 0.99
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"deadline": -1},
+        {"deadline": inf},
+        {"deadline": False},
+        {"deadline": None},
+        {"failures": 0},
+        {"failures": 2.5},
+        {"failures": True},
+        {"pause": 0},
+        {"pause": "10"},
+    ],
+)
+def test_a_retry_policy_that_cannot_work_is_refused(members: dict[str, Any]) -> None:
+    """The message names the member."""
+    with pytest.raises(ConfigurationError, match=next(iter(members))):
+        RetryPolicy(**members)
+
+
+def test_no_repeated_try_is_a_policy() -> None:
+    """Zero tries once."""
+    assert RetryPolicy(deadline=0).deadline == 0
 
 
 @pytest.mark.parametrize(

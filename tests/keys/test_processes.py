@@ -64,6 +64,34 @@ def test_eight_processes_that_create_and_use_keys_at_once_agree(database_url: st
     assert len({blob[3:31] for blobs in sealed.values() for blob in blobs}) == 3 * 8 * VALUES
 
 
+def test_eight_processes_that_meet_one_cold_key_make_one_kms_call_each(
+    database_url: str, tmp_path: Path
+) -> None:
+    """However many of their threads ask at once; and one read of the key store."""
+    with Vault(kms=LocalKMS.create(tmp_path / "root.keys"), key_store=SQLKeyStore(database_url)) as vault:
+        blob = vault.encrypt("secret", field=FIELD, tenant="acme")
+    job = {
+        "database": database_url,
+        "root_keys": str(tmp_path / "root.keys"),
+        "blob": blob.hex(),
+        "processes": 8,
+        "threads": 8,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.keys.cold", json.dumps(job)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (
+        json.loads(done.stdout)
+        == [{"opened": ["secret"] * 8, "kms": {"unwrap_many": 1}, "key_store": {"fetch": 1}, "misses": 1}] * 8
+    )
+
+
 class Reader:
     """A process that reads a ciphertext when it is told."""
 

@@ -120,9 +120,15 @@ def _open_alike(
     ):
         return None
     opened = _open_under(key, full, field)
-    if ring.clock() >= key.fresh_until:
+    if opened is None:
         return None
-    if opened is None or full is blobs:
+    # The reading counts one hit, as everywhere.
+    is_fresh = ring.hot_clock.read() < key.fresh_until
+    if len(opened) > 1 or not is_fresh:
+        ring.meter.served(len(opened) - 1 if is_fresh else -1)
+    if not is_fresh:
+        return None
+    if full is blobs:
         return opened
     values = iter(opened)
     return [None if blob is None else next(values) for blob in blobs]
@@ -142,6 +148,13 @@ def _open_under(key: ValueKey, blobs: Sequence[bytes], field: str) -> list[Any] 
     return None
 
 
+def _fetch(ring: KeyRing, blobs: Sequence[bytes | None], prefetch: Callable[[], None] | None) -> None:
+    if prefetch is None:
+        ring.prefetch(blobs=[as_bytes(each) for each in blobs if each is not None])
+    else:
+        prefetch()
+
+
 def _open_run(
     ring: KeyRing,
     blobs: Sequence[bytes | None],
@@ -156,7 +169,7 @@ def _open_run(
 ) -> tuple[list[Any], float]:
     """The values, and until when the keys that opened them may be used."""
     cached, now, fresh_until = ring.cache.opening.get, ring.clock(), inf
-    fetched = False
+    late, empty = 0, 0
     key: Any = None
     opened: list[Any] = []
     append = opened.append
@@ -169,6 +182,7 @@ def _open_run(
         strict=False,
     ):
         if blob is None:
+            empty += 1
             append(None)
             continue
         if blob.__class__ is not bytes:
@@ -177,11 +191,9 @@ def _open_run(
             # None until the new key is known to be had: what is kept of the last one goes with it.
             key, found = None, cached(blob[HEADER])
             if found is None or now >= found.fresh_until:
-                if not fetched and prefetch is None:
-                    ring.prefetch(blobs=[as_bytes(each) for each in blobs if each is not None])
-                elif not fetched and prefetch is not None:
-                    prefetch()
-                fetched = True
+                if not late:
+                    _fetch(ring, blobs, prefetch)
+                late += 1
                 try:
                     found = ring.for_opening(blob)
                 except KeyShredded as shredded:
@@ -213,4 +225,5 @@ def _open_run(
         if payload is None:
             refuse(blob)
         append(decode(key.kind, payload))
+    ring.meter.served(len(opened) - late - empty)
     return opened, fresh_until

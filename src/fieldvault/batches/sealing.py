@@ -84,9 +84,10 @@ def _seal_run(
     key: ValueKey | None = None
     kind, last_kind = 0, -1
     last_owner: Owner | None = None
-    fresh_until = inf
+    fresh_until, uncounted = inf, 0
     for value, owner, row in zip(values, each_owner, each_row, strict=False):
         if value is None:
+            uncounted += 1
             append(None)
             continue
         body = None
@@ -108,6 +109,7 @@ def _seal_run(
             if key is not None and ring.clock() >= key.fresh_until:
                 key = None
         if key is None or not next(key.uses, False):
+            uncounted += 1
             key = ring.for_sealing(KeySlot(*owner), suite, kind)
         fresh_until = min(fresh_until, key.fresh_until)
         contexts = key.contexts
@@ -117,6 +119,7 @@ def _seal_run(
         nonce = random(key.nonce_size)
         protect = key.seal
         append(key.header + nonce + protect(nonce, body, associated))
+    ring.meter.served(len(sealed) - uncounted)
     return sealed, fresh_until
 
 
@@ -153,4 +156,8 @@ def _seal_alike(
     nonces = list(map(os.urandom, repeat(key.nonce_size, len(values))))
     sealed = map(key.seal, nonces, bodies, repeat(associated))
     cells: list[bytes | None] = list(map(b"".join, zip(repeat(key.header), nonces, sealed, strict=False)))
-    return cells if ring.clock() < key.fresh_until else None
+    # The reading counts one hit, as everywhere.
+    is_fresh = ring.hot_clock.read() < key.fresh_until
+    if len(cells) > 1 or not is_fresh:
+        ring.meter.served(len(cells) - 1 if is_fresh else -1)
+    return cells if is_fresh else None

@@ -90,18 +90,21 @@ class ValueKey:
 class CachedKey:
     """An unwrapped data key with its record, until ``expires``; the KMS answered for it at ``loaded_at``.
 
-    ``value_keys`` has what was made of it, by suite number and type; they share the block of reserved
-    messages, ``uses``. ``evicted`` says that the cache has it no longer, and so that no revocation reaches
-    it: such a key may finish what it was loaded for until ``vouched_until``, the end of the lease that it was
-    loaded under.
+    From ``due_at`` on its next use has it renewed in the background; ``served_until`` is the moment up to
+    which it was last given out. ``value_keys`` has what was made of it, by suite number and type; they share
+    the block of reserved messages, ``uses``. ``evicted`` says that the cache has it no longer, and so that no
+    revocation reaches it: such a key may finish what it was loaded for until ``vouched_until``, the end of
+    the lease that it was loaded under.
     """
 
     __slots__ = (
+        "due_at",
         "evicted",
         "expires",
         "loaded_at",
         "record",
         "secret",
+        "served_until",
         "touched",
         "uses",
         "value_keys",
@@ -109,17 +112,32 @@ class CachedKey:
     )
 
     def __init__(
-        self, record: KeyRecord, secret: Secret, *, loaded_at: float, expires: float, vouched_until: float
+        self,
+        record: KeyRecord,
+        secret: Secret,
+        *,
+        loaded_at: float,
+        expires: float,
+        vouched_until: float,
+        due_at: float = inf,
     ) -> None:
-        self.record = record
         self.secret = secret
+        self.served_until = -inf
+        self.renew(record, loaded_at=loaded_at, expires=expires, vouched_until=vouched_until, due_at=due_at)
+        self.value_keys: dict[tuple[int, int], ValueKey] = {}
+        self.uses = _EXHAUSTED
+        self.evicted = False
+
+    def renew(
+        self, record: KeyRecord, *, loaded_at: float, expires: float, vouched_until: float, due_at: float
+    ) -> None:
+        """Begin its time anew: the KMS has answered for this very key, which its id commits to."""
+        self.record = record
         self.loaded_at = loaded_at
         self.expires = expires
         self.vouched_until = vouched_until
-        self.value_keys: dict[tuple[int, int], ValueKey] = {}
-        self.uses = _EXHAUSTED
+        self.due_at = due_at
         self.touched = True
-        self.evicted = False
 
     def functions(self, suite: Suite) -> tuple[Seal, Open]:
         """``seal`` and ``open`` of a suite; its key is derived once."""
@@ -168,6 +186,10 @@ class KeyCache:
     def lock(self) -> threading.RLock:
         """What orders changes; for checks that must hold at the moment of the change."""
         return self._lock
+
+    def held(self) -> list[CachedKey]:
+        """All keys, however stale."""
+        return list(self._keys.values())
 
     def get(self, key_id: bytes) -> CachedKey | None:
         """The key, however stale."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -54,11 +55,15 @@ class Lease:
     shred. The generation never goes back here; that of a key store does only when an older copy of it was
     restored.
 
+    From ``due_at`` on its next use has it renewed in the background, as far as the time goes that ``ahead``
+    is a share of.
+
     ``generation``, ``until`` and the cache change together, under the cache's lock: whoever puts a key in
     asks ``vouches`` under it, so no key read before a shred can slip in after the eviction.
     """
 
     __slots__ = (
+        "_ahead",
         "_cache",
         "_clock",
         "_flight",
@@ -67,14 +72,23 @@ class Lease:
         "_seconds",
         "_steps",
         "_store",
+        "due_at",
         "generation",
         "until",
     )
 
     def __init__(
-        self, store: KeyStore, cache: KeyCache, *, seconds: float, grace: float, clock: Clock
+        self,
+        store: KeyStore,
+        cache: KeyCache,
+        *,
+        seconds: float,
+        grace: float,
+        clock: Clock,
+        ahead: float = 0.0,
     ) -> None:
         self._store = store
+        self._ahead = ahead
         self._seconds = seconds
         self._grace = grace
         self._clock = clock
@@ -84,6 +98,12 @@ class Lease:
         self._pause_until = -inf
         self.generation: int | None = None
         self.until = -inf
+        self.due_at = inf
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the key store was last known to have nothing new; ``None`` before the first read."""
+        return None if self.until == -inf else self._clock() - (self.until - self._seconds)
 
     def ensure(self) -> float:
         """Until when cached keys may be used; asks the key store first if the lease ran out.
@@ -136,6 +156,17 @@ class Lease:
                 self._reach(generation, touched)
             self._extend(reading)
 
+    def renew_ahead(self) -> None:
+        """Begin a new lease while the old one still runs; whoever needs one meanwhile waits for this read.
+
+        Raises:
+            KeyStoreError: as ``renew``.
+        """
+        until = self.until
+        problem = self._flight.run(("lease",), partial(self._renew_before, until))["lease"]
+        if problem is not None:
+            raise problem
+
     def begin(self) -> Reading:
         """What ``observe`` wants to know of a read of the key store; asked before it."""
         return Reading(self._clock(), self.generation)
@@ -174,6 +205,11 @@ class Lease:
             self.renew()
         return dict.fromkeys(keys)
 
+    def _renew_before(self, until: float, keys: list[str]) -> dict[str, None]:
+        if self.until <= until:
+            self.renew()
+        return dict.fromkeys(keys)
+
     def _reach(self, generation: int, touched: Callable[[KeyRecord], bool]) -> None:
         self._cache.drop_where(touched)
         self._steps.append(_Step(generation, touched))
@@ -182,7 +218,10 @@ class Lease:
     def _extend(self, reading: Reading) -> None:
         # Valid also where others have moved the generation on meanwhile: at the moment of this reading the
         # key store was not beyond the generation that is known now.
-        self.until = max(self.until, reading.at + self._seconds)
+        until = reading.at + self._seconds
+        if until > self.until:
+            self.until = until
+            self.due_at = until - self._ahead * self._seconds if self._ahead else inf
 
     def _refuse_the_past(self, generation: int, reading: Reading) -> None:
         if reading.seen is None or generation >= reading.seen:

@@ -5,7 +5,7 @@ From slots and key ids to unwrapped keys in the cache, in batches, each key by o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from fieldvault.errors import KeyNotFound, KeyShredded, KeyStoreError, KeySuspended
@@ -17,6 +17,7 @@ from fieldvault.keys.making import KeyMaker
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Snapshot
+from fieldvault.keys.stats import Meter
 from fieldvault.keys.unwrapping import Outcome, Unwrapper
 
 __all__ = ["ROUNDS", "KeyLoader"]
@@ -47,8 +48,10 @@ class KeyLoader:
         policy: CachePolicy,
         rotation: RotationPolicy,
         clock: Clock,
+        meter: Meter,
     ) -> None:
         self._store = store
+        self._meter = meter
         self._cache = cache
         self._lease = lease
         self._unwrapper = Unwrapper(kms, cache, lease, policy=policy, clock=clock)
@@ -78,6 +81,23 @@ class KeyLoader:
             if isinstance(answer, KeyShredded):
                 self._cache.note_destroyed(key_id, str(answer))
         return outcome | answers
+
+    def renew(self, key_ids: Sequence[bytes]) -> None:
+        """Have the KMS answer for cached keys anew: one read of the key store, one call of the KMS.
+
+        A key that is refused is forgotten; while the KMS cannot be reached they stay as they are.
+
+        Raises:
+            KeyStoreError: the key store cannot be reached.
+        """
+        ends = {key_id: key.expires for key_id in key_ids if (key := self._cache.get(key_id)) is not None}
+        answers = self._unwrapper.admit(self._fetch(list(ends)), ends, anew=True)
+        renewed = [
+            key_id
+            for key_id, key in answers.items()
+            if isinstance(key, CachedKey) and key.expires > ends[key_id]
+        ]
+        self._meter.refreshed(len(renewed))
 
     def active(self, slots: Iterable[KeySlot]) -> dict[KeySlot, Outcome]:
         """Each slot's active key, made first where there is none, or the error that it met."""
@@ -130,6 +150,7 @@ class KeyLoader:
         active = _active_of(snapshot, record.slot)
         if active is None or active.key_id != record.key_id:
             return False
+        self._meter.missed(1)
         return self._maker.successor(record.slot, active.key_id, snapshot) is not None
 
     def _current(self, slots: list[KeySlot]) -> Snapshot:
@@ -164,6 +185,8 @@ class KeyLoader:
             key = cached(each)
             if key is not None and self._unwrapper.usable(key):
                 outcome[each] = key
+        if len(outcome) < len(wanted):
+            self._meter.missed(len(wanted) - len(outcome))
         for _ in range(ROUNDS):
             waiting = [each for each in wanted if each not in outcome]
             if not waiting:

@@ -1,4 +1,4 @@
-"""How long keys are kept and used: the policies of the cache and of rotation."""
+"""How long keys are kept and used, and how often a KMS is asked: the policies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import timedelta
 from fieldvault.errors import ConfigurationError
 from fieldvault.keys.records import MAX_USES
 
-__all__ = ["MAX_SECONDS", "CachePolicy", "RotationPolicy"]
+__all__ = ["MAX_SECONDS", "CachePolicy", "RetryPolicy", "RotationPolicy"]
 
 
 MAX_SECONDS = 7 * 24 * 3600
@@ -20,6 +20,11 @@ def _positive(name: str, value: object) -> None:
     number = not isinstance(value, bool) and isinstance(value, int | float)
     if not number or not 0 < value < math.inf:  # type: ignore[operator]  # a number by now
         raise ConfigurationError(f"{name} is a positive, finite number, not {value!r}")
+
+
+def _not_negative(name: str, value: object) -> None:
+    if isinstance(value, bool) or value != 0:
+        _positive(name, value)
 
 
 def _positive_whole(name: str, value: object) -> None:
@@ -33,21 +38,50 @@ class CachePolicy:
 
     ``ttl``: after it a key is unwrapped by the KMS again. ``lease``: after it, and before the next use, the
     process asks the key store whether anything was shredded. ``grace``: how much longer than either cached
-    keys serve while the KMS or the key store is unreachable; 0 serves none. The time counts while the machine
-    is suspended, where the operating system has such a clock.
+    keys serve while the KMS or the key store is unreachable; 0 serves none. ``refresh_ahead``: the last share
+    of ``ttl`` and ``lease``, from 0 to below 1, in which what is in use is renewed in the background, so that
+    no request waits for it; 0 renews when the time is over. The time counts while the machine is suspended,
+    where the operating system has such a clock.
     """
 
     max_keys: int = 10_000
     ttl: float = 300.0
     lease: float = 30.0
     grace: float = 60.0
+    refresh_ahead: float = 0.2
 
     def __post_init__(self) -> None:
         _positive_whole("max_keys", self.max_keys)
         _positive("ttl", self.ttl)
         _positive("lease", self.lease)
-        if isinstance(self.grace, bool) or self.grace != 0:
-            _positive("grace", self.grace)
+        _not_negative("grace", self.grace)
+        _not_negative("refresh_ahead", self.refresh_ahead)
+        if self.refresh_ahead >= 1:
+            raise ConfigurationError(f"refresh_ahead is a share below 1, not {self.refresh_ahead!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long an unavailable KMS is asked again, and when it is left alone.
+
+    ``deadline``: seconds from the beginning of a call within which tries may begin, 0 for one try. What
+    bounds a try itself is the time-out of the KMS's own client, so a call takes at most ``deadline`` and one
+    time-out. Tries are spaced by a random time up to a bound that doubles (full jitter).
+
+    ``failures``: after so many calls in a row that found the KMS as a whole unavailable, until their
+    deadline, the circuit breaker opens: for ``pause`` seconds all calls fail at once with ``KMSUnavailable``,
+    then one call tries, once; if it is answered all goes on as before, else the pause begins anew. An answer
+    of any kind, a denial among them, is no outage.
+    """
+
+    deadline: float = 2.0
+    failures: int = 3
+    pause: float = 10.0
+
+    def __post_init__(self) -> None:
+        _not_negative("deadline", self.deadline)
+        _positive_whole("failures", self.failures)
+        _positive("pause", self.pause)
 
 
 @dataclass(frozen=True, slots=True)

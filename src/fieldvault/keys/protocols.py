@@ -12,7 +12,16 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from fieldvault.errors import KMSError
 from fieldvault.keys.records import Change, Fence, KeyRecord, KeySlot, KeyState, Snapshot
 
-__all__ = ["KMS", "Addition", "KeyStore", "RootKeyRotation", "WrappedKey"]
+__all__ = [
+    "KMS",
+    "Addition",
+    "KeyStore",
+    "Portable",
+    "Provisioned",
+    "Rewrapping",
+    "RootKeyRotation",
+    "WrappedKey",
+]
 
 
 class WrappedKey(NamedTuple):
@@ -71,6 +80,22 @@ class RootKeyRotation(Protocol):
 
     def rotate_root_key(self) -> int:
         """Add a version, wrap under it from now on, keep unwrapping older ones; the new version's number."""
+        ...
+
+
+@runtime_checkable
+class Rewrapping(Protocol):
+    """What a KMS may also do: bring a wrapped key up to date."""
+
+    def is_current(self, wrapped: bytes, *, context: Mapping[str, str]) -> bool:
+        """Whether it was wrapped as ``wrap`` would wrap it now, and opens.
+
+        False where that cannot be told.
+        """
+        ...
+
+    def rewrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
+        """The same key, wrapped anew under the present root key."""
         ...
 
 
@@ -170,4 +195,71 @@ class KeyStore(Protocol):
 
     def close(self) -> None:
         """Give up connections. Closing twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Portable(KeyStore, Protocol):
+    """What a key store may also do: be copied as a whole, from and to another kind of store.
+
+    A copy begins in an empty store, which is *unfinished* from then on and serves nobody: ``generation``,
+    ``fetch``, ``current``, ``add_active``, ``transition``, ``shred`` and ``check`` raise ``KeyStoreError``.
+    ``tenants``, ``keys``, ``all_keys``, ``fence`` and ``fences`` answer, to compare it by. Otherwise a
+    process that opens it too soon would make new keys for tenants whose keys are still to come. Each method
+    may be called again after it was interrupted. A store without transactions over many records may do
+    ``take_over`` in several steps: the fences first, then each record in one.
+    """
+
+    def fences(self) -> Iterator[Fence]:
+        """Every fence, those of subjects that never had a key among them, fetched in pages; in any order."""
+        ...
+
+    def begin_copy(self) -> bool:
+        """Become unfinished. True too where it is so already: an interrupted copy goes on.
+
+        False: there are keys or fences here, or there have been; nothing was changed.
+        """
+        ...
+
+    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence]) -> int:
+        """Take records and fences as they are in another store; how many of them changed something here.
+
+        The records of a slot come in one call, at most one of them active. One that is missing is added with
+        every member; of one that is there, ``fieldvault.keystores.merging.merged`` says what becomes of it. A
+        fence that is there stays. Nothing comes back to life: what is destroyed here stays destroyed, and a
+        record whose own scope is fenced here, by these fences or earlier ones, is kept destroyed and without
+        its material. Records that are here and not among these stay as they are.
+
+        Raises:
+            KeyStoreError: the store is not unfinished, or a record contradicts one that is here.
+        """
+        ...
+
+    def finish_copy(self, *, generation: int, lease: float) -> None:
+        """Serve from now on, at this generation at least, and with this longest declared lease at least.
+
+        ``changes`` since any earlier generation are unknown here (``None``), so whoever comes from the other
+        store with keys in its cache drops all of them.
+
+        Raises:
+            KeyStoreError: the store is not unfinished.
+        """
+        ...
+
+
+@runtime_checkable
+class Provisioned(Protocol):
+    """What a key store may also want: a table made by command, ``fieldvault keystore create``.
+
+    Opening such a store does not need the table.
+    """
+
+    def create_table(self) -> str:
+        """Make the table and wait until it can be used; one line for a person that says which.
+
+        A table that is there already, and is the right one, is no error.
+
+        Raises:
+            KeyStoreError: it cannot be made, or there is another one of that name.
+        """
         ...

@@ -1,17 +1,25 @@
-"""Retries for a KMS that is unreachable for a moment.
-
-Full jitter, a total deadline, nothing else repeated.
-"""
+"""Retries for a KMS that is unreachable for a moment, and a circuit breaker for one that stays so."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
 
 from fieldvault.errors import KMSError, KMSUnavailable
+from fieldvault.keys.breaker import Breaker
+from fieldvault.keys.clock import Clock
+from fieldvault.keys.policy import RetryPolicy
 from fieldvault.keys.protocols import KMS, WrappedKey
+from fieldvault.keys.stats import Meter
 
 __all__ = ["RetryingKMS"]
 
@@ -19,33 +27,32 @@ T = TypeVar("T")
 
 
 class RetryingKMS:
-    """A KMS whose calls are tried again while it is unavailable, for ``deadline`` seconds in all.
+    """A KMS whose calls are tried again while it is unavailable, as far as the policy goes.
 
     Only ``KMSUnavailable`` is tried again: a denial or a missing key does not get better by asking. In a
-    batch, only the items that met it are asked for again.
+    batch, only the items that met it are asked for again. A batch of which every item met it is an outage of
+    the KMS as a whole, too: some ask for each item by itself.
     """
 
-    __slots__ = ("_deadline", "kms")
+    __slots__ = ("_meter", "_policy", "breaker", "kms")
 
-    def __init__(self, kms: KMS, *, deadline: float = 2.0) -> None:
+    def __init__(self, kms: KMS, *, policy: RetryPolicy, clock: Clock, meter: Meter) -> None:
         self.kms = kms
-        self._deadline = deadline
+        self._policy = policy
+        self._meter = meter
+        self.breaker = Breaker(policy, clock=clock, tell=meter.switched)
 
-    def _persistently(self, call: Callable[[], T]) -> T:
-        return Retrying(
-            retry=retry_if_exception_type(KMSUnavailable),
-            wait=wait_random_exponential(multiplier=0.05, max=0.5),
-            stop=stop_after_delay(self._deadline),
-            reraise=True,
-        )(call)
+    def after_fork(self) -> None:
+        """In a child: see ``Breaker``."""
+        self.breaker.after_fork()
 
     def wrap(self, key: bytes, *, context: Mapping[str, str]) -> bytes:
         """See ``KMS.wrap``."""
-        return self._persistently(lambda: self.kms.wrap(key, context=context))
+        return self._persistently(partial(self.kms.wrap, key, context=context))
 
     def unwrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
         """See ``KMS.unwrap``."""
-        return self._persistently(lambda: self.kms.unwrap(wrapped, context=context))
+        return self._persistently(partial(self.kms.unwrap, wrapped, context=context))
 
     def unwrap_many(self, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:
         """See ``KMS.unwrap_many``."""
@@ -69,7 +76,7 @@ class RetryingKMS:
                 raise error
 
         try:
-            self._persistently(ask)
+            self._persistently(ask, met_outage=lambda: len(waiting) == len(items))
         except KMSError as error:
             if len(waiting) == len(items):
                 raise
@@ -85,3 +92,32 @@ class RetryingKMS:
     def close(self) -> None:
         """See ``KMS.close``."""
         self.kms.close()
+
+    def _persistently(self, call: Callable[[], T], met_outage: Callable[[], bool] = lambda: True) -> T:
+        try:
+            is_trial = self.breaker.admit()
+        except KMSUnavailable:
+            self._meter.refused()
+            raise
+        # Whatever ends a trial otherwise than by an answer proves nothing.
+        outage = is_trial
+        try:
+            answer = self._tries(once=is_trial)(call)
+            outage = False
+        except KMSUnavailable:
+            outage = met_outage()
+            raise
+        except KMSError:
+            outage = False
+            raise
+        finally:
+            self.breaker.note(outage, is_trial=is_trial)
+        return answer
+
+    def _tries(self, *, once: bool) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(KMSUnavailable),
+            wait=wait_random_exponential(multiplier=0.05, max=0.5),
+            stop=stop_after_attempt(1) if once else stop_before_delay(self._policy.deadline),
+            reraise=True,
+        )

@@ -10,15 +10,18 @@ from fieldvault.errors import DecryptionError, KeyStoreError
 from fieldvault.forks import in_forked_children
 from fieldvault.keys.budget import Budget
 from fieldvault.keys.cache import CachedKey, ValueKey
-from fieldvault.keys.clock import Clock
+from fieldvault.keys.clock import Clock, CountedClock
 from fieldvault.keys.indexing import IndexCache, IndexKeyLoader, IndexKeys
 from fieldvault.keys.lease import Lease
 from fieldvault.keys.loading import ROUNDS, KeyLoader
-from fieldvault.keys.policy import CachePolicy, RotationPolicy
+from fieldvault.keys.observing import Observer, observed_kms, observed_store
+from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keys.records import KeyRecord, KeySlot, Purpose
+from fieldvault.keys.refreshing import Refresher
 from fieldvault.keys.retrying import RetryingKMS
-from fieldvault.suites import Suite, suite_numbered
+from fieldvault.keys.stats import Meter, Stats
+from fieldvault.suites import AES_256_SIV, Suite, suite_numbered
 
 __all__ = ["KeyRing"]
 
@@ -33,15 +36,43 @@ class KeyRing:
     """
 
     def __init__(
-        self, kms: KMS, store: KeyStore, *, policy: CachePolicy, rotation: RotationPolicy, clock: Clock
+        self,
+        kms: KMS,
+        store: KeyStore,
+        *,
+        policy: CachePolicy,
+        rotation: RotationPolicy,
+        clock: Clock,
+        retries: RetryPolicy,
+        observer: Observer | None = None,
     ) -> None:
-        self.store = store
-        self.clock = clock
-        self.cache = IndexCache(policy.max_keys)
-        self.lease = Lease(store, self.cache, seconds=policy.lease, grace=policy.grace, clock=clock)
-        self.loader = KeyLoader(
-            RetryingKMS(kms), store, self.cache, self.lease, policy=policy, rotation=rotation, clock=clock
+        self.meter = Meter(observer)
+        self.store = store = observed_store(store, self.meter.called)
+        self.kms = RetryingKMS(
+            observed_kms(kms, self.meter.called), policy=retries, clock=clock, meter=self.meter
         )
+        self.clock = clock
+        self.hot_clock = CountedClock(clock)
+        self.cache = IndexCache(policy.max_keys)
+        self.lease = Lease(
+            store,
+            self.cache,
+            seconds=policy.lease,
+            grace=policy.grace,
+            clock=clock,
+            ahead=policy.refresh_ahead,
+        )
+        self.loader = KeyLoader(
+            self.kms,
+            store,
+            self.cache,
+            self.lease,
+            policy=policy,
+            rotation=rotation,
+            clock=clock,
+            meter=self.meter,
+        )
+        self.refresher = Refresher(self.cache, self.lease, self.loader.renew, clock=clock)
         self.budget = Budget(store, self.cache, rotation)
         self._indexing = IndexKeyLoader(store, self.cache, self.lease, self.loader, clock=clock)
         in_forked_children(self, KeyRing.after_fork)
@@ -58,9 +89,11 @@ class KeyRing:
         made = self.cache.sealing[suite.number, kind].get(
             slot.tenant if slot.subject is None else (slot.tenant, slot.subject)
         )
+        held = self._held(self.cache.active(slot))
         for _ in range(ROUNDS):
             if made is not None and self._freshen(made):
                 if self.budget.draw(made.key):
+                    self._found(made.key, held)
                     return made
                 self.loader.supersede(made.key.record)
             key = self.loader.active([slot])[slot]
@@ -80,15 +113,18 @@ class KeyRing:
         """
         envelope = Envelope.parse(blob)
         made = self.cache.opening.get(blob[:HEADER_SIZE])
+        held = self._held(self.cache.get(envelope.key_id))
         for _ in range(ROUNDS):
             if made is not None and self._freshen(made):
+                self._found(made.key, held)
                 return made
             key = self.loader.by_id([envelope.key_id])[envelope.key_id]
             if isinstance(key, Exception):
                 raise key
-            if key.record.purpose is not Purpose.DATA:
+            suite = suite_numbered(envelope.suite)
+            if not _seals_values(key.record.purpose, suite):
                 raise DecryptionError
-            made = self.cache.value_key(key, suite_numbered(envelope.suite), envelope.kind)
+            made = self.cache.value_key(key, suite, envelope.kind)
         raise KeyStoreError(f"the state of key {envelope.key_id.hex()} changes faster than it can be read")
 
     def index_keys(self, tenant: str) -> IndexKeys:
@@ -100,7 +136,10 @@ class KeyRing:
             KMSError, KeyStoreError: a backend failed, and no grace covers it.
         """
         check_name("tenant", tenant)
-        return self._indexing.of(tenant)
+        made = self._indexing.of(tenant)
+        if self.clock() >= made.active.due_at:
+            self.refresher.note(made.usable)
+        return made
 
     def indexing_may_wait(self, tenant: str) -> bool:
         """Whether ``index_keys`` now might have to ask a backend first.
@@ -142,12 +181,34 @@ class KeyRing:
                 missing[header[KEY_ID_START:]] = None
         if missing:
             self.loader.by_id(missing)
+        self.fetch(slots)
+
+    def fetch(self, slots: Iterable[KeySlot]) -> dict[KeySlot, Exception]:
+        """Have the active keys of slots in the cache, with messages reserved; what stands against the others.
+
+        Raises:
+            ConfigurationError: a tenant or a subject cannot be a name.
+        """
         wanted = list(slots)
         for slot in wanted:
             _check_names(slot)
-        if wanted:
-            keys = self.loader.active(wanted).values()
-            self.budget.stock(key for key in keys if isinstance(key, CachedKey))
+        outcome = self.loader.active(wanted)
+        self.budget.stock(key for key in outcome.values() if isinstance(key, CachedKey))
+        return {slot: key for slot, key in outcome.items() if isinstance(key, Exception)}
+
+    def stats(self) -> Stats:
+        """The figures of now."""
+        return self.meter.read(
+            hits=self.hot_clock.readings,
+            keys=len(self.cache),
+            lease_age=self.lease.age,
+            breaker=self.kms.breaker.state,
+        )
+
+    def close(self) -> None:
+        """Forget all keys, and refresh none any more."""
+        self.refresher.close()
+        self.cache.drop(None)
 
     def rotate(self, slot: KeySlot) -> KeyRecord:
         """A new active key for the slot; the former one is retired and still opens what it sealed.
@@ -165,6 +226,10 @@ class KeyRing:
         Locks and flights of its own, no claim on what the parent reserved. The lease goes on: the clock
         checks it.
         """
+        self.meter.after_fork()
+        self.hot_clock.after_fork()
+        self.kms.after_fork()
+        self.refresher.after_fork()
         self.cache.after_fork()
         self.lease.after_fork()
         self.budget.after_fork()
@@ -174,6 +239,15 @@ class KeyRing:
     def _serves(self, key: CachedKey) -> bool:
         now = self.clock()
         return now < self.lease.until and now < key.expires
+
+    def _held(self, key: CachedKey | None) -> CachedKey | None:
+        """The key, unless its age is over."""
+        return None if key is None or self.clock() >= key.expires else key
+
+    def _found(self, key: CachedKey, held: CachedKey | None) -> None:
+        """A look-up ends; it was a hit if nobody waited for the key."""
+        if key is held:
+            self.meter.served(1)
 
     def _freshen(self, made: ValueKey) -> bool:
         """Let the hot paths use ``made`` up to the end of the lease or of its age.
@@ -188,8 +262,14 @@ class KeyRing:
             if self.clock() >= until:
                 return False
             key.touched = True
-            made.fresh_until = until
-            return True
+            made.fresh_until = self.refresher.bound(key, until)
+        self.refresher.begin()
+        return True
+
+
+def _seals_values(purpose: Purpose, suite: Suite) -> bool:
+    """A data key in every suite; an index key what is equal where values are."""
+    return purpose is Purpose.DATA or (purpose is Purpose.INDEX and suite is AES_256_SIV)
 
 
 def _check_names(slot: KeySlot) -> None:

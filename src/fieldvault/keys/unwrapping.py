@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import inf
 
 from fieldvault.errors import (
     FieldVaultError,
@@ -61,8 +62,10 @@ class Unwrapper:
         self._lease.ensure()
         return not key.evicted and self._clock() < key.expires
 
-    def admit(self, snapshot: Snapshot, key_ids: Iterable[bytes]) -> dict[bytes, Outcome | None]:
-        """The keys that a snapshot holds, unwrapped, into the cache.
+    def admit(
+        self, snapshot: Snapshot, key_ids: Iterable[bytes], *, anew: bool = False
+    ) -> dict[bytes, Outcome | None]:
+        """The keys that a snapshot holds, unwrapped, into the cache; ``anew`` also those that are there.
 
         ``None`` for a key whose scope was touched since the snapshot: read again.
         """
@@ -72,14 +75,14 @@ class Unwrapper:
             problem = _unusable(snapshot, key_id)
             if problem is None:
                 record = snapshot.records[key_id]
-                cached = self._cached(key_id)
+                cached = None if anew else self._cached(key_id)
                 if cached is not None and cached.record.state is record.state:
                     outcome[key_id] = cached
                 else:
                     wrapped.append(record)
             else:
                 outcome[key_id] = problem
-        above = self._above(wrapped, snapshot)
+        above = self._above(wrapped, snapshot, anew=anew)
         wrappers: dict[bytes, LocalWrapper] = {}
         for record in wrapped:
             if record.parent is None:
@@ -112,14 +115,31 @@ class Unwrapper:
         with self._cache.lock:
             if not self._lease.vouches(record, snapshot.generation):
                 return None
-            key = CachedKey(
-                record,
-                secret,
-                loaded_at=now if above is None else above.loaded_at,
-                expires=now + self._policy.ttl if above is None else above.expires,
-                vouched_until=self._lease.until,
-            )
-            self._cache.put(key)
+            if above is None:
+                ttl, ahead = self._policy.ttl, self._policy.refresh_ahead
+                times = now, now + ttl, now + ttl * (1 - ahead) if ahead else inf
+            else:
+                times = above.loaded_at, above.expires, above.due_at
+            loaded_at, expires, due_at = times
+            key = self._cache.get(record.key_id)
+            if key is None or key.record.state is not record.state:
+                key = CachedKey(
+                    record,
+                    secret,
+                    loaded_at=loaded_at,
+                    expires=expires,
+                    vouched_until=self._lease.until,
+                    due_at=due_at,
+                )
+                self._cache.put(key)
+            else:
+                key.renew(
+                    record,
+                    loaded_at=loaded_at,
+                    expires=expires,
+                    vouched_until=self._lease.until,
+                    due_at=due_at,
+                )
             if reserved:
                 key.grant(reserved)
         return key
@@ -143,17 +163,23 @@ class Unwrapper:
             return outage
         with self._cache.lock:
             now = self._clock()
+            if not key.evicted and now < key.expires:
+                return key
             end = key.loaded_at + self._policy.ttl + self._policy.grace
             if key.evicted or now >= end:
                 return outage
-            key.expires = max(key.expires, min(now + _STALE_PAUSE, end))
+            key.expires = min(now + _STALE_PAUSE, end)
+            # Requests ask now, and nothing is ahead of them.
+            key.due_at = inf
             return key
 
     def _cached(self, key_id: bytes) -> CachedKey | None:
         key = self._cache.get(key_id)
         return key if key is not None and self.usable(key) else None
 
-    def _above(self, wrapped: Sequence[KeyRecord], snapshot: Snapshot) -> dict[bytes, Outcome | None]:
+    def _above(
+        self, wrapped: Sequence[KeyRecord], snapshot: Snapshot, *, anew: bool
+    ) -> dict[bytes, Outcome | None]:
         """The tenants' keys among these records, and the wrap keys of the others: one call of the KMS."""
         found: dict[bytes, Outcome | None] = {}
         asked: dict[_Wrapped, KeyRecord] = {}
@@ -163,7 +189,7 @@ class Unwrapper:
             else:
                 top = snapshot.records[record.parent]
                 cached = self._cached(record.parent)
-                if cached is not None:
+                if cached is not None and not (anew and cached.due_at <= self._clock()):
                     found[record.parent] = cached
                     continue
             asked[top.key_id, top.slot, top.wrapped] = top
