@@ -10,7 +10,10 @@ from fieldvault.cli.app import fieldvault
 from fieldvault.cli.exits import ExitCode, Refused, exit_code_of
 from tests.cli.calling import call, give_keys
 
-COMMANDS = ["init", "status", "doctor", "tenants", "keys", "rotate", "shred", "index", "completion"]
+COMMANDS = [
+    "init", "status", "doctor", "tenants", "keys", "rotate", "rewrap", "shred", "index", "keystore",
+    "completion",
+]  # fmt: skip
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 

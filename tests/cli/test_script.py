@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import sqlite3
 import struct
@@ -22,6 +23,23 @@ from tests.cli.calling import PROGRAM, call, give_keys, records, run
 MANY = [f"tenant {number:04}" for number in range(2_000)]
 
 
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vault with many tenants; to be copied, for making their keys takes a while."""
+    folder = tmp_path_factory.mktemp("crowded")
+    config = str(folder / "fieldvault.toml")
+    assert call("--config", config, "init").code == 0
+    give_keys(*MANY, config=config)
+    return folder
+
+
+@pytest.fixture
+def crowded_folder(folder: Path, crowded: Path) -> Path:
+    """Work in a folder with a vault that has many tenants."""
+    shutil.copytree(crowded, folder, dirs_exist_ok=True)
+    return folder
+
+
 def rotated(folder: Path) -> int:
     """Return how many tenants have a second data key by now."""
     with closing(sqlite3.connect(f"file:{folder / 'keys.db'}?mode=ro", uri=True)) as database:
@@ -38,28 +56,26 @@ def interrupt_when_rotating(folder: Path, process: subprocess.Popen[str]) -> Non
     process.send_signal(signal.SIGINT)
 
 
-def test_ctrl_c_ends_rotate_all_between_two_tenants(vault_folder: Path) -> None:
+def test_ctrl_c_ends_rotate_all_between_two_tenants(crowded_folder: Path) -> None:
     """The answer says exactly what was done, and every tenant still has one active key."""
-    give_keys(*MANY)
     with subprocess.Popen(
         [PROGRAM, "rotate", "--all", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        interrupt_when_rotating(vault_folder, process)
+        interrupt_when_rotating(crowded_folder, process)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     document = json.loads(out)
     assert document["interrupted"] is True
-    assert 0 < len(document["rotated"]) == rotated(vault_folder) < len(MANY)
-    with closing(sqlite3.connect(vault_folder / "keys.db")) as database:
+    assert 0 < len(document["rotated"]) == rotated(crowded_folder) < len(MANY)
+    with closing(sqlite3.connect(crowded_folder / "keys.db")) as database:
         active = "SELECT count(*), count(DISTINCT tenant) FROM fieldvault_keys WHERE active = 1"
         assert database.execute(active).fetchone() == (len(MANY), len(MANY))
 
 
 @pytest.mark.parametrize("way", [(), ("--json",)])
-@pytest.mark.usefixtures("vault_folder")
+@pytest.mark.usefixtures("crowded_folder")
 def test_a_reader_that_stops_reading_is_no_error(way: tuple[str, ...]) -> None:
     """As with `| head`: no traceback, nothing on stderr, the code that shells give a broken pipe."""
-    give_keys(*MANY)
     with subprocess.Popen(
         [PROGRAM, "tenants", *way], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

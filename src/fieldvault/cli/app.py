@@ -16,6 +16,8 @@ from fieldvault.cli.commands.doctor import doctor
 from fieldvault.cli.commands.index import index
 from fieldvault.cli.commands.init import init
 from fieldvault.cli.commands.keys import keys
+from fieldvault.cli.commands.keystore import keystore
+from fieldvault.cli.commands.rewrap import rewrap_command
 from fieldvault.cli.commands.rotate import rotate
 from fieldvault.cli.commands.shred import shred
 from fieldvault.cli.commands.status import status
@@ -94,7 +96,19 @@ def fieldvault(ctx: click.Context, config: Path, as_json: bool) -> None:
     ctx.obj = Terminal(config, as_json)
 
 
-for _command in (init, status, doctor, tenants, keys, rotate, shred, index, completion):
+for _command in (
+    init,
+    status,
+    doctor,
+    tenants,
+    keys,
+    rotate,
+    rewrap_command,
+    shred,
+    index,
+    keystore,
+    completion,
+):
     fieldvault.add_command(_command)
 
 

@@ -22,8 +22,9 @@ from fieldvault.errors import ConfigurationError, FieldVaultError
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keys.records import KeyInfo, KeyState, Purpose
+from fieldvault.kms.multi import MultiKMS
 
-__all__ = ["Finding", "KeyTally", "Level", "backends", "erasure_bound", "unopened"]
+__all__ = ["Finding", "KeyTally", "Level", "WrapTally", "backends", "erasure_bound", "unopened"]
 
 _NEAR = 0.9
 """The part of a key's uses, or of its age, from which on it is worth a warning."""
@@ -168,6 +169,54 @@ class KeyTally:
             )
         else:
             yield Finding("key use and age", Level.OK, "no active data key is near its end")
+
+
+@dataclass(slots=True)
+class WrapTally:
+    """Collects what asking each member of a ``MultiKMS`` for each key brings to light."""
+
+    kms: KMS
+    tried: int = 0
+    wrong: list[str] = field(default_factory=list)
+    stopped: str | None = None
+
+    def take(self, verdicts: Iterable[Verdict]) -> None:
+        """Count a tenant's keys."""
+        for key, problem in verdicts:
+            self.tried += 1
+            if problem is not None:
+                self.wrong.append(f"{_named(key)}: {problem}")
+
+    def findings(self) -> Iterator[Finding]:
+        """Whether any one member is enough."""
+        if not isinstance(self.kms, MultiKMS):
+            yield Finding("wraps", Level.OK, "there is one KMS, and it was asked for every key")
+            return
+        members = ", ".join(self.kms.members)
+        if self.wrong:
+            yield Finding(
+                "wraps",
+                Level.PROBLEM,
+                f"{len(self.wrong)} of {self.tried} keys are not unwrapped by each of {members}",
+                "see to the member that fails; a key that it never wrapped: fieldvault rewrap",
+                tuple(self.wrong),
+            )
+        elif self.stopped is not None:
+            yield Finding(
+                "wraps",
+                Level.PROBLEM,
+                f"after {self.tried} keys: {self.stopped}",
+                "call doctor again when the backend answers",
+            )
+        else:
+            yield Finding("wraps", Level.OK, f"all {self.tried} keys are unwrapped by each of {members}")
+        if self.kms.absent:
+            yield Finding(
+                "wraps of absent members",
+                Level.WARNING,
+                f"{', '.join(self.kms.absent)} could not be asked",
+                "bring it back for a while, and call doctor --wraps again",
+            )
 
 
 def _named(key: KeyInfo) -> str:

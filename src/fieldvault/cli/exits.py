@@ -32,7 +32,10 @@ class ExitCode(IntEnum):
     meaning: str
 
     OK = 0, "done; doctor found no problem"
-    PROBLEM = 1, "doctor found a problem, or rotate --all failed for some tenants"
+    PROBLEM = (
+        1,
+        "doctor found a problem, rotate --all or rewrap failed for some tenants, or a copy is not equal",
+    )
     USAGE = 2, "the command was not understood; nothing was done"
     CONFIGURATION = 3, "the configuration or the root-key file cannot work as it is"
     KMS = 4, "the KMS is unreachable, refused, or failed"

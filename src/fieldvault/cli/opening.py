@@ -117,14 +117,15 @@ def kms_alone(config: Path) -> KMS:
     return kms
 
 
-def key_store_alone(config: Path) -> KeyStore:
-    """The configured key store, whatever state the KMS is in.
+def key_store_alone(config: Path, *, new: bool = False) -> KeyStore:
+    """The configured key store, whatever state the KMS is in; a ``new`` one may have to be made.
 
     Raises:
         Undescribed: the configuration does not say which it is.
         ConfigurationError, KeyStoreError: it cannot be opened.
     """
-    require_database(config)
+    if not new:
+        require_database(config)
     key_store: KeyStore = _backend("fieldvault.key_stores", config, "key_store")
     return key_store
 

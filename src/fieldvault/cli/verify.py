@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fieldvault.errors import KMSError, KMSUnavailable
-from fieldvault.keys.material import LocalWrapper, unwrap_records
-from fieldvault.keys.protocols import KMS, KeyStore
+from fieldvault.keys.material import LocalWrapper, checked, key_context, unwrap_records
+from fieldvault.keys.protocols import KMS, KeyStore, WrappedKey
 from fieldvault.keys.records import KeyInfo, KeyRecord, KeyState
+from fieldvault.kms.multi import MultiKMS
 from fieldvault.secret import Secret
 
-__all__ = ["Verdict", "verified"]
+__all__ = ["Verdict", "proven_by_member", "verified"]
 
 _NO_MATERIAL = "its wrapped key is missing"
 
@@ -53,6 +54,31 @@ def verified(kms: KMS, store: KeyStore, tenant: str) -> Iterator[Verdict]:
         shredded = wrap_key is not None and wrap_key.state is KeyState.DESTROYED
         if record.state is not KeyState.DESTROYED and not shredded:
             yield Verdict(record.info(), _subject_problem(record, secrets.get(record.parent)))
+
+
+def proven_by_member(kms: MultiKMS, store: KeyStore, tenant: str) -> Iterator[Verdict]:
+    """Each wrapped key of a tenant, and which members do not unwrap it into the key that its record names.
+
+    Raises:
+        KeyStoreError: the key store failed.
+    """
+    records = [record for record in store.keys(tenant, None) if record.wrapped is not None]
+    items = [WrappedKey(record.wrapped or b"", key_context(record.slot, record.key_id)) for record in records]
+    proof = kms.unwrap_by_member(items)
+    for index, record in enumerate(records):
+        problems = {name: _wrong(record, answers[index]) for name, answers in proof.items()}
+        told = [f"{name}: {problem}" for name, problem in problems.items() if problem is not None]
+        yield Verdict(record.info(), "; ".join(told) or None)
+
+
+def _wrong(record: KeyRecord, answer: bytes | KMSError) -> str | None:
+    if isinstance(answer, KMSError):
+        return str(answer)
+    try:
+        checked(record, answer)
+    except KMSError as error:
+        return str(error)
+    return None
 
 
 def _unwrapped(kms: KMS, records: Iterable[KeyRecord]) -> dict[bytes, Secret | KMSError]:

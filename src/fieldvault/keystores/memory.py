@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from fieldvault.errors import KeyShredded
+from fieldvault.errors import KeyShredded, KeyStoreError
 from fieldvault.forks import in_forked_children
 from fieldvault.keys.protocols import Addition
 from fieldvault.keys.records import (
@@ -20,6 +20,7 @@ from fieldvault.keys.records import (
     Snapshot,
     check_transition,
 )
+from fieldvault.keystores.merging import behind_fence, destroyed, merged
 from fieldvault.settings import Section
 
 __all__ = ["MemoryKeyStore"]
@@ -39,6 +40,9 @@ class MemoryKeyStore:
         self._tenants: dict[str, list[KeySlot]] = {}
         self._fences: dict[tuple[str, str | None], Fence] = {}
         self._changes: list[Change] = []
+        # What was told before this many changes is not known here: the store is a copy from then on.
+        self._forgotten = 0
+        self._unfinished = False
         self._lease = 0.0
         in_forked_children(self, MemoryKeyStore._renew_lock)
 
@@ -53,11 +57,13 @@ class MemoryKeyStore:
 
     def generation(self) -> int:
         """See ``KeyStore.generation``."""
-        return len(self._changes)
+        self._require_served()
+        return self._forgotten + len(self._changes)
 
     def changes(self, since: int) -> Sequence[Change] | None:
         """See ``KeyStore.changes``."""
-        return self._changes[max(since, 0) :]
+        known_from = max(since, 0) - self._forgotten
+        return None if known_from < 0 else self._changes[known_from:]
 
     def fetch(self, key_ids: Sequence[bytes]) -> Snapshot:
         """See ``KeyStore.fetch``."""
@@ -78,6 +84,7 @@ class MemoryKeyStore:
     def add_active(self, additions: Sequence[Addition]) -> AbstractSet[bytes]:
         """See ``KeyStore.add_active``."""
         with self._lock:
+            self._require_served()
             for addition in additions:
                 if self._fence(addition.record.tenant, addition.record.subject) is not None:
                     raise KeyShredded.of_scope(addition.record.tenant, addition.record.subject)
@@ -98,6 +105,7 @@ class MemoryKeyStore:
         """See ``KeyStore.transition``."""
         check_transition(expect, to)
         with self._lock:
+            self._require_served()
             record = self._keys.get(key_id)
             if record is None or record.state is not expect:
                 return False
@@ -133,6 +141,7 @@ class MemoryKeyStore:
     def shred(self, fence: Fence) -> Sequence[bytes]:
         """See ``KeyStore.shred``."""
         with self._lock:
+            self._require_served()
             scope = (fence.tenant, fence.subject)
             own = self._of_scope(*scope)
             doomed = [record for record in own if record.state is not KeyState.DESTROYED]
@@ -165,6 +174,48 @@ class MemoryKeyStore:
         with self._lock:
             return iter(sorted(self._tenants))
 
+    def fences(self) -> Iterator[Fence]:
+        """See ``Portable.fences``."""
+        with self._lock:
+            return iter(list(self._fences.values()))
+
+    def begin_copy(self) -> bool:
+        """See ``Portable.begin_copy``."""
+        with self._lock:
+            if not self._unfinished and (self._keys or self._fences or self._forgotten or self._changes):
+                return False
+            self._unfinished = True
+            return True
+
+    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence]) -> int:
+        """See ``Portable.take_over``."""
+        with self._lock:
+            self._require_unfinished()
+            places = {(fence.tenant, fence.subject): fence for fence in fences}
+            new = {place: fence for place, fence in places.items() if place not in self._fences}
+            fenced = self._fences | new
+            changed = {}
+            for record in records:
+                there = self._keys.get(record.key_id)
+                kept = merged(there, behind_fence(record, fenced))
+                if kept != there:
+                    changed[record.key_id] = kept
+            self._fences = fenced
+            for tenant, subject in new:
+                self._tenants.setdefault(tenant, [])
+                for record in self._of_scope(tenant, subject):
+                    self._keys[record.key_id] = destroyed(record)
+            for record in changed.values():
+                self._put(record)
+            return len(new) + len(changed)
+
+    def finish_copy(self, *, generation: int, lease: float) -> None:
+        """See ``Portable.finish_copy``."""
+        with self._lock:
+            self._require_unfinished()
+            self._forgotten, self._lease = max(generation, 1), max(self._lease, lease)
+            self._unfinished = False
+
     def declare_lease(self, seconds: float) -> float:
         """See ``KeyStore.declare_lease``."""
         with self._lock:
@@ -173,13 +224,25 @@ class MemoryKeyStore:
 
     def check(self) -> str:
         """See ``KeyStore.check``."""
+        self._require_served()
         return f"memory of this process, {len(self._keys)} keys"
 
     def close(self) -> None:
         """See ``KeyStore.close``; the keys stay as long as the object."""
 
+    def _require_served(self) -> None:
+        if self._unfinished:
+            raise KeyStoreError("the key store is an unfinished copy of another")
+
+    def _require_unfinished(self) -> None:
+        if not self._unfinished:
+            raise KeyStoreError("the key store is no unfinished copy; it takes nothing over")
+
     def _put(self, record: KeyRecord) -> None:
+        known = record.key_id in self._keys
         self._keys[record.key_id] = record
+        if known:
+            return
         if record.slot not in self._slots:
             self._slots[record.slot] = []
             self._tenants.setdefault(record.tenant, []).append(record.slot)

@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from fieldvault.keys.protocols import KeyStore
+from fieldvault.testing.promises.copying import CopyPromises
 from fieldvault.testing.promises.creation import CreationPromises
 from fieldvault.testing.promises.erasure import ErasurePromises
 from fieldvault.testing.promises.listing import ListingPromises
@@ -27,6 +28,7 @@ class KeyStoreConformance(
     ErasurePromises,
     StalenessPromises,
     ListingPromises,
+    CopyPromises,
 ):
     """Every promise of the ``KeyStore`` protocol, as a test.
 

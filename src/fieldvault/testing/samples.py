@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from fieldvault.keys.protocols import Addition, KeyStore
 from fieldvault.keys.records import Fence, KeyRecord, KeySlot, KeyState, Purpose
@@ -19,6 +22,7 @@ __all__ = [
     "add",
     "fence",
     "first_key",
+    "in_a_fork",
     "record",
     "state_of",
     "successor",
@@ -99,6 +103,38 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
 
     with ThreadPoolExecutor(len(calls)) as threads:
         return list(threads.map(run, calls))
+
+
+def in_a_fork(work: Callable[[], object]) -> None:
+    """Do the work in a forked child, within 30 seconds; what went wrong there is wrong here."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # That it may be unsafe in a process with threads is why it is tried.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _as_a_child(work, writing)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as pipe:
+        told = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 0, f"the forked child ended with {code}: {told}"
+
+
+def _as_a_child(work: Callable[[], object], writing: int) -> NoReturn:
+    """Work, tell the parent what went wrong, and end without cleaning up what is the parent's."""
+    code = 1
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(30)
+        work()
+        code = 0
+    except BaseException:
+        os.write(writing, traceback.format_exc().encode())
+        raise
+    finally:
+        os._exit(code)
 
 
 def told_by(error: BaseException | None) -> Iterator[str]:

@@ -237,7 +237,7 @@ def test_tables_that_another_process_changes_for_too_long_are_an_error(
     mariadb_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MariaDB commits at each change of a table, so a lock stands around all of them."""
-    monkeypatch.setattr("fieldvault.keystores.sql.transactions.BUSY_SECONDS", 0)
+    monkeypatch.setattr("fieldvault.keystores.sql.transactions._SECONDS", 0)
     holder = create_engine(mariadb_url, poolclass=NullPool)
     with holder.connect() as connection:
         connection.execute(text("SELECT GET_LOCK(CONCAT('fieldvault ', MD5(DATABASE())), 0)"))

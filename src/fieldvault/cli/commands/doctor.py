@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import click
 from rich.text import Text
 
-from fieldvault.cli.checks import Finding, KeyTally, Level, backends, erasure_bound, unopened
+from fieldvault.cli.checks import Finding, KeyTally, Level, WrapTally, backends, erasure_bound, unopened
 from fieldvault.cli.exits import ExitCode
 from fieldvault.cli.opening import Opened, opened, section
 from fieldvault.cli.options import everywhere
 from fieldvault.cli.rootfile import is_the_file, root_key_file
 from fieldvault.cli.terminal import Listing, Terminal, tinted
-from fieldvault.cli.verify import verified
+from fieldvault.cli.verify import proven_by_member, verified
 from fieldvault.errors import ConfigurationError, FieldVaultError
+from fieldvault.kms.multi import MultiKMS
 
 __all__ = ["doctor"]
 
@@ -23,8 +24,9 @@ _ITEMS = 10
 
 @click.command()
 @everywhere
+@click.option("--wraps", is_flag=True, help="Ask each KMS of several for every key, not only the first.")
 @click.pass_context
-def doctor(ctx: click.Context) -> None:
+def doctor(ctx: click.Context, wraps: bool) -> None:
     """Check the whole vault and every key in it.
 
     Ends with 1 if there is a problem, and prints the remedy with it. Unwraps each tenant's and each
@@ -32,7 +34,7 @@ def doctor(ctx: click.Context) -> None:
     vault goes on by itself.
     """
     terminal = ctx.ensure_object(Terminal)
-    found = list(_findings(terminal))
+    found = list(_findings(terminal, wraps=wraps))
     healthy = all(finding.level is not Level.PROBLEM for finding in found)
     terminal.emit(
         {"healthy": healthy, "checks": [finding.document() for finding in found]},
@@ -41,7 +43,7 @@ def doctor(ctx: click.Context) -> None:
     ctx.exit(ExitCode.OK if healthy else ExitCode.PROBLEM)
 
 
-def _findings(terminal: Terminal) -> Iterator[Finding]:
+def _findings(terminal: Terminal, *, wraps: bool) -> Iterator[Finding]:
     config = terminal.config
     try:
         with opened(config) as it:
@@ -49,6 +51,8 @@ def _findings(terminal: Terminal) -> Iterator[Finding]:
             yield from _root_keys(terminal)
             yield from backends(it)
             yield from _keys(terminal, it)
+            if wraps:
+                yield from _wraps(terminal, it)
             yield erasure_bound(it.vault.key_store, it.cache)
     except FieldVaultError as error:
         first, *rest = unopened(config, error)
@@ -88,6 +92,21 @@ def _keys(terminal: Terminal, it: Opened) -> Iterator[Finding]:
                 step()
     except FieldVaultError as error:
         tally.stopped = str(error)
+    yield from tally.findings()
+
+
+def _wraps(terminal: Terminal, it: Opened) -> Iterator[Finding]:
+    kms, store = it.vault.kms, it.vault.key_store
+    tally = WrapTally(kms)
+    if isinstance(kms, MultiKMS):
+        try:
+            names = list(store.tenants())
+            with terminal.progress("asking each KMS", len(names)) as step:
+                for name in names:
+                    tally.take(proven_by_member(kms, store, name))
+                    step()
+        except FieldVaultError as error:
+            tally.stopped = str(error)
     yield from tally.findings()
 
 

@@ -11,9 +11,14 @@ from sqlalchemy.pool import QueuePool
 
 from fieldvault.errors import ConfigurationError
 
-__all__ = ["anchored", "check_engine", "check_transactions", "open_engine"]
+__all__ = ["BUSY_SECONDS", "anchored", "check_engine", "check_transactions", "open_engine"]
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = 5.0
+"""How long another's write lock on an SQLite file is waited for, unless the URL says ``?timeout=…``.
+
+The key store's own writes take milliseconds. Whoever holds the lock for longer is somebody else: mostly the
+application, in whose transaction the key is wanted, and which waits for it in turn.
+"""
 
 _TESTED: Mapping[str, tuple[str, str]] = {
     "postgresql": ("postgresql+psycopg://", "postgresql"),
@@ -40,7 +45,7 @@ def open_engine(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite":
             # One pool for whatever the name stands for; SQLAlchemy's own choice differs for memory.
             pool = None if parsed.get_dialect().is_async else QueuePool
-            options = {"timeout": BUSY_SECONDS}
+            options = {} if "timeout" in parsed.query else {"timeout": BUSY_SECONDS}
             return create_engine(parsed, hide_parameters=True, connect_args=options, poolclass=pool)
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     except ModuleNotFoundError as error:

@@ -9,17 +9,22 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, or_, select, true, tuple_, union
 from sqlalchemy.sql.elements import ColumnElement
 
-from fieldvault.keys.records import KeyRecord, KeyState, Snapshot
-from fieldvault.keystores.sql.rows import batches, in_scope, record_of
-from fieldvault.keystores.sql.schema import NO_SUBJECT, fences, keys, meta, tenants
+from fieldvault.errors import KeyStoreError
+from fieldvault.keys.records import Change, Fence, KeyRecord, KeyState, Snapshot
+from fieldvault.keystores.sql.rows import batches, change_of, fence_of, in_scope, record_of
+from fieldvault.keystores.sql.schema import NO_SUBJECT, changes, fences, keys, meta, tenants
 
 __all__ = [
     "PAGE",
+    "UNFINISHED",
+    "changes_since",
     "count",
     "fence_over",
+    "generation",
     "live_or_newest",
     "missing_tenants",
     "number",
+    "page_of_fences",
     "page_of_keys",
     "page_of_tenants",
     "records_of_scope",
@@ -27,6 +32,12 @@ __all__ = [
 ]
 
 PAGE = 1_000
+
+UNFINISHED = -(2**62)
+"""The generation of a store that is still being copied, and serves nobody.
+
+Raising it as often as it may be does not bring it to 0.
+"""
 
 _LIVE = (KeyState.ACTIVE.value, KeyState.SUSPENDED.value)
 
@@ -36,23 +47,50 @@ def number(connection: Connection, name: str) -> int:
     return connection.scalar(select(meta.c.value).where(meta.c.name == name)) or 0
 
 
+def generation(connection: Connection) -> int:
+    """The fence generation.
+
+    Raises:
+        KeyStoreError: the store is an unfinished copy.
+    """
+    return _served(number(connection, "generation"))
+
+
+def _served(value: int) -> int:
+    if value < 0:
+        raise KeyStoreError(
+            "the key store is an unfinished copy of another: finish it with `fieldvault keystore copy "
+            "--finish`, or open the one that it is copied from"
+        )
+    return value
+
+
+def changes_since(connection: Connection, since: int) -> Sequence[Change] | None:
+    """See ``KeyStore.changes``."""
+    query = select(changes).where(changes.c.generation > since).order_by(changes.c.generation)
+    told = [change_of(row) for row in connection.execute(query)]
+    # No tenant's name is empty: such a row says that everything before it happened in another store.
+    return None if any(not change.tenant for change in told) else told
+
+
 def count(connection: Connection) -> int:
-    """How many keys there are."""
+    """How many keys there are, in a store that serves."""
+    generation(connection)
     return connection.scalar(select(func.count()).select_from(keys)) or 0
 
 
 def snapshot(connection: Connection, conditions: Iterable[ColumnElement[bool]]) -> Snapshot:
     """The keys that meet a condition, their parents, and the generation: one statement a condition."""
-    generation: int | None = None
+    seen: int | None = None
     records: dict[bytes, KeyRecord] = {}
     for condition in conditions:
         for row in connection.execute(_with_generation(condition)):
             # The lowest of several reads: whoever caches these keys must not believe to have seen more.
-            generation = row.value if generation is None else min(generation, row.value)
+            seen = row.value if seen is None else min(seen, row.value)
             if row.key_id is not None:
                 record = record_of(row)
                 records[record.key_id] = record
-    return Snapshot(number(connection, "generation") if generation is None else generation, records)
+    return Snapshot(generation(connection) if seen is None else _served(seen), records)
 
 
 def _with_generation(condition: ColumnElement[bool]) -> Select[Any]:
@@ -111,6 +149,15 @@ def page_of_tenants(connection: Connection, after: str | None) -> Sequence[str]:
     """The next tenants."""
     query = select(tenants.c.tenant).order_by(tenants.c.tenant).limit(PAGE)
     return connection.scalars(query if after is None else query.where(tenants.c.tenant > after)).all()
+
+
+def page_of_fences(connection: Connection, after: Fence | None) -> Sequence[Fence]:
+    """The next fences, by tenant and subject."""
+    order = (fences.c.tenant, fences.c.subject)
+    query = select(fences).order_by(*order).limit(PAGE)
+    if after is not None:
+        query = query.where(tuple_(*order) > (after.tenant, after.subject or NO_SUBJECT))
+    return [fence_of(row) for row in connection.execute(query)]
 
 
 def missing_tenants(connection: Connection, names: AbstractSet[str]) -> set[str]:

@@ -32,10 +32,10 @@ _BATCH = 5_000
 _GROUPS = 100
 
 
-def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def batches(items: Sequence[T], size: int = _BATCH) -> Iterator[Sequence[T]]:
     """``items`` in parts whose parameters fit into one statement of any of the databases."""
-    for start in range(0, len(items), _BATCH):
-        yield items[start : start + _BATCH]
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def in_scope(tenant: str, subject: str | None) -> ColumnElement[bool]:

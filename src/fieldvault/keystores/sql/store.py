@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from math import ceil
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from fieldvault.keys.protocols import Addition
 from fieldvault.keys.records import (
@@ -18,10 +18,10 @@ from fieldvault.keys.records import (
     Snapshot,
     check_transition,
 )
-from fieldvault.keystores.sql import reading, writing
+from fieldvault.keystores.sql import copying, reading, writing
 from fieldvault.keystores.sql.engines import anchored, check_transactions, open_engine
-from fieldvault.keystores.sql.rows import batches, change_of, fence_of, in_slots
-from fieldvault.keystores.sql.schema import STEPS, changes, is_newest, keys, upgrade
+from fieldvault.keystores.sql.rows import batches, fence_of, in_slots
+from fieldvault.keystores.sql.schema import STEPS, is_newest, keys, upgrade
 from fieldvault.keystores.sql.transactions import Transactions
 from fieldvault.settings import Section
 
@@ -73,14 +73,11 @@ class SQLKeyStore:
 
     def generation(self) -> int:
         """See ``KeyStore.generation``."""
-        return self._transactions.read(lambda connection: reading.number(connection, "generation"))
+        return self._transactions.read(reading.generation)
 
     def changes(self, since: int) -> Sequence[Change] | None:
         """See ``KeyStore.changes``."""
-        query = select(changes).where(changes.c.generation > since).order_by(changes.c.generation)
-        return self._transactions.read(
-            lambda connection: [change_of(row) for row in connection.execute(query)]
-        )
+        return self._transactions.read(lambda connection: reading.changes_since(connection, since))
 
     def fetch(self, key_ids: Sequence[bytes]) -> Snapshot:
         """See ``KeyStore.fetch``."""
@@ -118,6 +115,16 @@ class SQLKeyStore:
         after: str | None = None
         while True:
             page = self._page_of_tenants(after)
+            yield from page
+            if len(page) < reading.PAGE:
+                return
+            after = page[-1]
+
+    def fences(self) -> Iterator[Fence]:
+        """See ``Portable.fences``."""
+        after: Fence | None = None
+        while True:
+            page = self._page_of_fences(after)
             yield from page
             if len(page) < reading.PAGE:
                 return
@@ -175,6 +182,25 @@ class SQLKeyStore:
             )
         return longest / 1000
 
+    # -- as a copy ------------------------------------------------------------------------------------------
+
+    def begin_copy(self) -> bool:
+        """See ``Portable.begin_copy``."""
+        return self._transactions.write(copying.begin)
+
+    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence]) -> int:
+        """See ``Portable.take_over``; one transaction."""
+        return self._transactions.write(lambda connection: copying.take_over(connection, records, fences))
+
+    def finish_copy(self, *, generation: int, lease: float) -> None:
+        """See ``Portable.finish_copy``."""
+        self._transactions.write(
+            lambda connection: copying.finish(
+                connection, generation=generation, milliseconds=ceil(lease * 1000)
+            )
+        )
+        self._transactions.truncate_log()
+
     def close(self) -> None:
         """See ``KeyStore.close``; an engine that was passed in stays open."""
         if self._owned:
@@ -187,6 +213,9 @@ class SQLKeyStore:
 
     def _page_of_keys(self, tenant: str, after: KeyRecord | None) -> Sequence[KeyRecord]:
         return self._transactions.read(lambda connection: reading.page_of_keys(connection, tenant, after))
+
+    def _page_of_fences(self, after: Fence | None) -> Sequence[Fence]:
+        return self._transactions.read(lambda connection: reading.page_of_fences(connection, after))
 
     def _page_of_tenants(self, after: str | None) -> Sequence[str]:
         return self._transactions.read(lambda connection: reading.page_of_tenants(connection, after))

@@ -21,13 +21,17 @@ from tenacity import (
 
 from fieldvault.errors import KeyStoreError
 from fieldvault.forks import in_forked_children
-from fieldvault.keystores.sql.engines import BUSY_SECONDS, check_engine
+from fieldvault.keystores.sql import engines
+from fieldvault.keystores.sql.engines import check_engine
 
 __all__ = ["Transactions"]
 
 T = TypeVar("T")
 
 _ATTEMPTS = 12
+
+_SECONDS = 30
+"""How long what was undone is tried again, and another's change of the tables waited for."""
 
 _LOCK_NUMBER = 0x6669656C64766C74
 """The name, in PostgreSQL a number, of the lock of whoever changes the tables."""
@@ -49,8 +53,13 @@ def _undone(error: BaseException) -> bool:
     original = error.orig
     code = original.args[0] if original is not None and original.args else None
     state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    busy = getattr(original, "sqlite_errorcode", 0) & 0xFF
-    return state in _UNDONE_STATES or code in _UNDONE_CODES or busy in _SQLITE_BUSY
+    return state in _UNDONE_STATES or code in _UNDONE_CODES or _locked(error)
+
+
+def _locked(error: BaseException) -> bool:
+    """Whether another connection held the lock of an SQLite file."""
+    original = error.orig if isinstance(error, DBAPIError) else None
+    return getattr(original, "sqlite_errorcode", 0) & 0xFF in _SQLITE_BUSY
 
 
 class Transactions:
@@ -114,12 +123,21 @@ class Transactions:
             return Retrying(
                 retry=retry_if_exception(_undone),
                 wait=wait_random_exponential(multiplier=0.005, max=0.5),
-                stop=stop_after_attempt(_ATTEMPTS) | stop_after_delay(BUSY_SECONDS),
+                stop=stop_after_attempt(_ATTEMPTS) | stop_after_delay(self._patience()),
                 reraise=True,
             )(run)
         except SQLAlchemyError as error:
             problem = _words(error)
+            if _locked(error):
+                problem += (
+                    f": another connection has been writing to {self.engine.url.database} for too long; if "
+                    "that is the application's own database, give the key store a file of its own"
+                )
         raise KeyStoreError(f"the key store failed: {problem}")
+
+    def _patience(self) -> float:
+        # A try on SQLite waits for the lock by itself; one that did so to the end is not repeated.
+        return engines.BUSY_SECONDS * 0.9 if self._dialect == "sqlite" else _SECONDS
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -152,7 +170,7 @@ class Transactions:
         if self._dialect not in ("mysql", "mariadb"):
             yield
             return
-        name = {"prefix": "fieldvault ", "seconds": BUSY_SECONDS}
+        name = {"prefix": "fieldvault ", "seconds": _SECONDS}
         taken = connection.scalar(text("SELECT GET_LOCK(CONCAT(:prefix, MD5(DATABASE())), :seconds)"), name)
         connection.rollback()
         if not taken:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, insert, select, tuple_, update
 from fieldvault.errors import KeyShredded
 from fieldvault.keys.protocols import Addition
 from fieldvault.keys.records import Change, Fence, KeySlot, KeyState, Purpose
-from fieldvault.keystores.sql.reading import missing_tenants, number
+from fieldvault.keystores.sql.reading import generation, missing_tenants, number
 from fieldvault.keystores.sql.rows import batches, fence_row, in_scope, in_slots, key_row, record_of
 from fieldvault.keystores.sql.schema import NO_SUBJECT, changes, fences, keys, meta, tenants
 
@@ -56,6 +56,9 @@ def add_active(connection: Connection, additions: Sequence[Addition]) -> Abstrac
         connection.execute(update(keys).where(keys.c.key_id.in_(ids)).values(retired))
     if chosen:
         connection.execute(insert(keys), [key_row(each.record) for each in chosen])
+    if not replaced:
+        # An unfinished copy makes no keys of its own; where a key is replaced, the note below is refused.
+        generation(connection)
     _note(connection, [Change(each.record.tenant, each.record.subject) for each in replaced])
     return {each.record.key_id for each in chosen}
 
@@ -173,14 +176,14 @@ def _note(connection: Connection, touched: Sequence[Change]) -> None:
     connection.execute(
         update(meta).where(meta.c.name == "generation").values(value=meta.c.value + len(touched))
     )
-    first = number(connection, "generation") - len(touched) + 1
+    first = generation(connection) - len(touched) + 1
     rows = [
         {
-            "generation": generation,
+            "generation": reached,
             "tenant": change.tenant,
             "subject": change.subject or NO_SUBJECT,
             "whole_tenant": change.whole_tenant,
         }
-        for generation, change in enumerate(touched, start=first)
+        for reached, change in enumerate(touched, start=first)
     ]
     connection.execute(insert(changes), rows)

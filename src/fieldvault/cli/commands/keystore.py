@@ -1,0 +1,148 @@
+"""``fieldvault keystore``: make a key store's table, and copy one key store to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import RenderableType
+
+from fieldvault.cli.exits import ExitCode, Refused
+from fieldvault.cli.opening import WAYS_TO_CONFIGURATION, key_store_alone
+from fieldvault.cli.options import config_type, everywhere
+from fieldvault.cli.terminal import Listing, Terminal, counted
+from fieldvault.config import absence
+from fieldvault.errors import ConfigurationError
+from fieldvault.keys.protocols import Provisioned
+from fieldvault.keys.records import KeyState
+from fieldvault.lifecycle.copying import Copied, TargetInUse, copy_key_store
+from fieldvault.lifecycle.inventory import Inventory
+
+__all__ = ["keystore"]
+
+
+@click.group()
+@everywhere
+def keystore() -> None:
+    """Make a key store's table, and copy one key store to another."""
+
+
+@keystore.command()
+@everywhere
+@click.pass_obj
+def create(terminal: Terminal) -> None:
+    """Make the table of the configured key store, where one is made by command.
+
+    A table that is there already stays as it is. A key store in a SQL database makes its tables itself.
+    """
+    _require(terminal.config)
+    with closing(key_store_alone(terminal.config, new=True)) as store:
+        if isinstance(store, Provisioned):
+            said = store.create_table()
+        else:
+            said = f"Nothing to make: it is ready when it is opened. {store.check()}"
+    terminal.emit({"key_store": said}, said)
+
+
+@keystore.command()
+@everywhere
+@click.option(
+    "--to",
+    "target",
+    metavar="PATH",
+    type=config_type,
+    required=True,
+    help="The configuration file whose [key_store] is copied to; nothing else in it is read.",
+)
+@click.option(
+    "--finish",
+    is_flag=True,
+    help="Open the copy for use, once it is proven equal. Stop whatever uses the key store first.",
+)
+@click.pass_context
+def copy(ctx: click.Context, target: Path, finish: bool) -> None:
+    """Copy the key store to another one, of any kind, and prove the copy.
+
+    Every key in every state, every fence, and the lease go to an empty key store; no KMS is called. Both
+    are then read whole and compared. The vault may be in use meanwhile. The copy serves nobody until
+    --finish has proven it equal: stop everything that opens the key store, say --finish, and let it open the
+    copy from then on. What is written to the old key store after that is not in the copy.
+
+    May be interrupted and started again at any time. Ends with 1 where the two are not equal.
+    """
+    terminal = ctx.ensure_object(Terminal)
+    _require(terminal.config)
+    _require(target)
+    with (
+        closing(key_store_alone(terminal.config)) as source,
+        closing(key_store_alone(target, new=True)) as store,
+        terminal.progress("copying", None) as step,
+    ):
+        try:
+            copied = copy_key_store(source, store, finish=finish, step=step)
+        except TargetInUse as error:
+            raise Refused(str(error)) from error
+    terminal.emit(_document(copied), *_told(copied, finish=finish))
+    ctx.exit(ExitCode.OK if copied.proven else ExitCode.PROBLEM)
+
+
+def _require(config: Path) -> None:
+    if not config.exists():
+        raise ConfigurationError(f"{absence(config)}; {WAYS_TO_CONFIGURATION}")
+
+
+def _document(copied: Copied) -> dict[str, Any]:
+    return {
+        "written": copied.written,
+        "source": _figures(copied.source),
+        "target": _figures(copied.target),
+        "differing": list(copied.differing),
+        "unsteady": list(copied.unsteady),
+        "finished": copied.finished,
+    }
+
+
+def _figures(inventory: Inventory) -> Mapping[str, Any]:
+    return {
+        "tenants": len(inventory.tenants),
+        "keys": {state.value: count for state, count in inventory.keys.items()},
+        "fences": inventory.fences,
+        "sha256": inventory.digest,
+    }
+
+
+def _told(copied: Copied, *, finish: bool) -> list[RenderableType]:
+    source, target = _cells(copied.source), _cells(copied.target)
+    names = ("Tenants", *(f"Keys {state.value}" for state in KeyState), "Fences")
+    rows = list(zip(names, source, target, strict=True))
+    lines: list[RenderableType] = [
+        f"Written to the copy: {counted(copied.written, 'record')}.",
+        Listing(("HOLDS", "KEY STORE", "COPY"), rows),
+        f"SHA-256 of the key store: {copied.source.digest}",
+        f"SHA-256 of the copy:      {copied.target.digest}",
+    ]
+    if copied.differing:
+        differing = [
+            (name, "changed meanwhile" if name in copied.unsteady else "differs") for name in copied.differing
+        ]
+        lines.append(Listing(("TENANT", "WHY NOT EQUAL"), differing))
+    return [*lines, _verdict(copied, finish=finish)]
+
+
+def _cells(inventory: Inventory) -> tuple[str, ...]:
+    states = [str(count) for count in inventory.keys.values()]
+    return (str(len(inventory.tenants)), *states, str(inventory.fences))
+
+
+def _verdict(copied: Copied, *, finish: bool) -> str:
+    if copied.finished:
+        return "Equal: nothing was lost or brought back. The copy is open; let everything use it from now on."
+    if copied.proven:
+        return "Equal by now. The copy serves nobody yet: stop what uses the key store, and say --finish."
+    if copied.unsteady:
+        again = "and say --finish again" if finish else "before you say --finish"
+        return f"The key store was changed while it was compared. Stop what uses it {again}."
+    return "Not equal: the copy stays closed. Start again; if that does not help, copy to an empty key store."

@@ -1,0 +1,122 @@
+"""``fieldvault rewrap``: the data keys under the present root keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+from rich.console import RenderableType
+
+from fieldvault.cli.census import require_tenant
+from fieldvault.cli.commands.keys import key_document
+from fieldvault.cli.exits import ExitCode
+from fieldvault.cli.interrupts import between_steps
+from fieldvault.cli.opening import opened
+from fieldvault.cli.options import everywhere, named
+from fieldvault.cli.terminal import Listing, Terminal, counted
+from fieldvault.errors import FieldVaultError
+from fieldvault.keys.records import KeyInfo
+from fieldvault.lifecycle.rewrap import Outcome, rewrap
+from fieldvault.vault import Vault
+
+__all__ = ["rewrap_command"]
+
+
+@dataclass(slots=True)
+class _Tally:
+    dry_run: bool
+    rewrapped: list[KeyInfo] = field(default_factory=list)
+    due: list[KeyInfo] = field(default_factory=list)
+    current: int = 0
+    overtaken: int = 0
+    failed: dict[str, FieldVaultError] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def take(self, vault: Vault, tenant: str, *, every: bool) -> None:
+        """Rewrap a tenant's keys, and count what became of each."""
+        for key, outcome in rewrap(vault.kms, vault.key_store, tenant, dry_run=self.dry_run, every=every):
+            if outcome is Outcome.REWRAPPED:
+                self.rewrapped.append(key)
+            elif outcome is Outcome.DUE:
+                self.due.append(key)
+            elif outcome is Outcome.CURRENT:
+                self.current += 1
+            else:
+                self.overtaken += 1
+
+    def code(self) -> ExitCode:
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        return ExitCode.PROBLEM if self.failed else ExitCode.OK
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "dry_run": self.dry_run,
+            "rewrapped": [key_document(key) for key in self.rewrapped],
+            "due": [key_document(key) for key in self.due],
+            "current": self.current,
+            "overtaken": self.overtaken,
+            "failed": [
+                {"tenant": name, "kind": type(error).__name__, "message": str(error)}
+                for name, error in self.failed.items()
+            ],
+            "interrupted": self.interrupted,
+        }
+
+    def lines(self) -> list[RenderableType]:
+        lines: list[RenderableType] = []
+        if self.failed:
+            lines.append(Listing(("FAILED", "WHY"), [(name, str(why)) for name, why in self.failed.items()]))
+        done = (
+            f"To rewrap: {counted(len(self.due), 'key')}"
+            if self.dry_run
+            else f"Rewrapped {counted(len(self.rewrapped), 'key')}"
+        )
+        line = f"{done}; current already: {self.current}; tenants that failed: {len(self.failed)}."
+        if self.overtaken:
+            line += f" Another process was first with {counted(self.overtaken, 'key')}."
+        lines.append(f"{line} Interrupted: the rest is as it was." if self.interrupted else line)
+        return lines
+
+
+@click.command("rewrap")
+@everywhere
+@click.option("--tenant", metavar="NAME", callback=named("tenant"), help="Only this tenant's keys.")
+@click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
+@click.option("--every", is_flag=True, help="Also keys that are wrapped by the present root key already.")
+@click.pass_context
+def rewrap_command(ctx: click.Context, tenant: str | None, dry_run: bool, every: bool) -> None:
+    """Wrap every data key anew, under the KMS's present root key.
+
+    After a rotation of the root key, or when a KMS joins or leaves. No row is touched and nothing is
+    re-encrypted. Each new form is unwrapped, and the key compared with its key id, before it takes the old
+    one's place. The application may run meanwhile.
+
+    Goes on after a tenant that fails and names those at the end. Ctrl-C ends it after the tenant at work;
+    started again, it does what is left.
+    """
+    terminal = ctx.ensure_object(Terminal)
+    tally = _Tally(dry_run)
+    with opened(terminal.config) as it:
+        if tenant is not None:
+            require_tenant(it.vault.key_store, tenant)
+            tally.take(it.vault, tenant, every=every)
+        else:
+            _rewrap_all(terminal, it.vault, tally, every=every)
+    terminal.emit(tally.document(), *tally.lines())
+    ctx.exit(tally.code())
+
+
+def _rewrap_all(terminal: Terminal, vault: Vault, tally: _Tally, *, every: bool) -> None:
+    names = list(vault.tenants())
+    with terminal.progress("rewrapping", len(names)) as step, between_steps() as stop:
+        for name in names:
+            if stop():
+                tally.interrupted = True
+                break
+            try:
+                tally.take(vault, name, every=every)
+            except FieldVaultError as error:
+                tally.failed[name] = error
+            step()

@@ -1,0 +1,1 @@
+"""The promises of the KMS protocol, a theme a module; ``KMSConformance`` is all of them."""

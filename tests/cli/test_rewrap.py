@@ -1,0 +1,132 @@
+"""``fieldvault rewrap`` brings the keys under the present root keys."""
+
+import os
+import signal
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fieldvault import Vault
+from fieldvault.kms import LocalKMS
+from tests.cli.calling import call, give_keys, give_subject_keys, records
+
+
+@pytest.fixture
+def rotated(vault_folder: Path) -> Path:
+    """Two tenants with keys, one with a subject, and a new root key since."""
+    give_keys("acme", "other")
+    give_subject_keys("acme", "ann")
+    LocalKMS(vault_folder / "root.keys").rotate_root_key()
+    return vault_folder
+
+
+def root_versions(tenant: str) -> list[int]:
+    """Return the version of the root key that each of a tenant's own keys is wrapped under."""
+    return [record.wrapped[4] for record in records(tenant) if record.subject is None and record.wrapped]
+
+
+@pytest.mark.usefixtures("rotated")
+def test_all_keys_are_rewrapped_and_again_there_is_nothing_to_do() -> None:
+    """It may be started any number of times."""
+    document = call("rewrap", "--json").document
+    assert sorted((key["tenant"], key["purpose"]) for key in document.pop("rewrapped")) == [
+        ("acme", "data"),
+        ("acme", "wrap"),
+        ("other", "data"),
+    ]
+    assert document == {
+        "dry_run": False,
+        "due": [],
+        "current": 0,
+        "overtaken": 0,
+        "failed": [],
+        "interrupted": False,
+    }
+    assert {*root_versions("acme"), *root_versions("other")} == {2}
+    assert call("rewrap").out == "Rewrapped 0 keys; current already: 3; tenants that failed: 0.\n"
+    assert call("rewrap", "--every").out == "Rewrapped 3 keys; current already: 0; tenants that failed: 0.\n"
+
+
+@pytest.mark.usefixtures("rotated")
+def test_what_was_sealed_is_read_without_the_old_root_key() -> None:
+    """That is what it is for."""
+    with Vault.open("fieldvault.toml") as vault:
+        blob = vault.encrypt("x", field="a.b", tenant="acme", subject="ann")
+    assert call("rewrap").code == 0
+    with Vault.open("fieldvault.toml") as vault:
+        assert vault.decrypt(blob, field="a.b", tenant="acme", subject="ann") == "x"
+
+
+@pytest.mark.usefixtures("rotated")
+def test_a_dry_run_says_what_there_is_to_do() -> None:
+    """And does nothing."""
+    answer = call("rewrap", "--dry-run", "--json")
+    assert answer.code == 0
+    assert (len(answer.document["due"]), answer.document["rewrapped"]) == (3, [])
+    assert answer.document["dry_run"] is True
+    assert call("rewrap", "--dry-run").out.startswith("To rewrap: 3 keys; ")
+    assert {*root_versions("acme"), *root_versions("other")} == {1}
+
+
+@pytest.mark.usefixtures("rotated")
+def test_one_tenant_is_rewrapped_alone() -> None:
+    """A mistyped one is refused."""
+    assert call("rewrap", "--tenant", "other").out.startswith("Rewrapped 1 key; ")
+    assert (root_versions("acme"), root_versions("other")) == ([1, 1], [2])
+    answer = call("rewrap", "--tenant", "othr")
+    assert (answer.code, answer.err) == (7, "Error: there is no tenant 'othr' in the key store\n")
+
+
+@pytest.mark.usefixtures("rotated")
+def test_ctrl_c_ends_it_between_two_tenants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer says exactly what was done; started again, it does the rest."""
+    whole = LocalKMS.rewrap
+
+    def pressed(kms: LocalKMS, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
+        monkeypatch.setattr(LocalKMS, "rewrap", whole)
+        os.kill(os.getpid(), signal.SIGINT)
+        return whole(kms, wrapped, context=context)
+
+    monkeypatch.setattr(LocalKMS, "rewrap", pressed)
+    answer = call("rewrap", "--json")
+    assert answer.code == 130
+    assert answer.document["interrupted"] is True
+    first = {key["tenant"] for key in answer.document["rewrapped"]}
+    assert len(first) == 1
+    assert {key["tenant"] for key in call("rewrap", "--json").document["rewrapped"]} == {
+        "acme",
+        "other",
+    } - first
+
+
+def damage(folder: Path) -> None:
+    """Damage the first tenant's data key."""
+    with closing(sqlite3.connect(folder / "keys.db")) as database:
+        database.execute(
+            "UPDATE fieldvault_keys SET wrapped = zeroblob(53) WHERE tenant = 'acme' AND purpose = 'data' "
+            "AND subject = ''"
+        )
+        database.commit()
+
+
+def test_it_goes_on_after_a_tenant_that_fails(rotated: Path) -> None:
+    """It names the tenant and the reason at the end, and ends with 1."""
+    damage(rotated)
+    answer = call("rewrap", "--json")
+    assert answer.code == 1
+    (failed,) = answer.document["failed"]
+    assert (failed["tenant"], failed["kind"]) == ("acme", "KMSError")
+    assert "other" in [key["tenant"] for key in answer.document["rewrapped"]]
+    answer = call("rewrap")
+    assert answer.code == 1
+    assert "FAILED" in answer.out
+    assert "tenants that failed: 1." in answer.out
+
+
+def test_one_tenant_that_fails_ends_with_the_code_of_its_error(rotated: Path) -> None:
+    """There is nobody to go on with."""
+    damage(rotated)
+    assert call("rewrap", "--tenant", "acme").code == 4
