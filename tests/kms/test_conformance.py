@@ -1,6 +1,7 @@
 """The KMS of the house keeps every promise of the public kit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,13 @@ class TestLocalKMS(KMSConformance):
     def stranger(self, tmp_path: Path) -> KMS:
         """Another file."""
         return LocalKMS.create(tmp_path / "other.keys")
+
+    @pytest.fixture
+    def secrets(self, passphrase: str | None) -> Sequence[str]:
+        """The passphrase, where there is one."""
+        return () if passphrase is None else (passphrase,)
+
+    @pytest.fixture
+    def open_unknown(self, tmp_path: Path) -> Callable[[], KMS]:
+        """A file that is not there."""
+        return partial(LocalKMS, tmp_path / "missing.keys")

@@ -266,3 +266,22 @@ def test_a_file_with_any_byte_changed_is_refused_or_still_right(
             assert kms.unwrap(opened.wrap(KEY, context=CONTEXT), context=CONTEXT) == KEY
             right += 1
     assert refused > right > 0
+
+
+def test_only_what_the_newest_root_key_wrapped_is_current(root_file: Path, passphrase: str | None) -> None:
+    """A rewrap brings the rest under it; another file's version of the same number does not count."""
+    kms, context = LocalKMS(root_file, passphrase), {"tenant": "acme"}
+    wrapped = kms.wrap(bytes(32), context=context)
+    assert kms.is_current(wrapped, context=context)
+    assert not kms.is_current(wrapped, context={})
+    kms.rotate_root_key()
+    assert not kms.is_current(wrapped, context=context)
+    again = kms.rewrap(wrapped, context=context)
+    assert kms.is_current(again, context=context)
+    assert kms.unwrap(again, context=context) == bytes(32)
+    other = LocalKMS.create(root_file.with_name("other.keys"))
+    other.rotate_root_key()
+    other.rotate_root_key()
+    theirs = other.wrap(bytes(32), context=context)
+    assert theirs[:5] == again[:5]
+    assert not kms.is_current(theirs, context=context)

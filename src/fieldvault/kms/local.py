@@ -116,6 +116,21 @@ class LocalKMS:
                 answers.append(error)
         return answers
 
+    def is_current(self, wrapped: bytes, *, context: Mapping[str, str]) -> bool:
+        """Whether the newest root key that this process knows of wrapped it, and opens it."""
+        if wrapped[:_PREFIX_SIZE] != _VERSION + self._newest[0].to_bytes(4, "big"):
+            return False
+        try:
+            # Another file's root key may have the same version.
+            self.unwrap(wrapped, context=context)
+        except KMSError:
+            return False
+        return True
+
+    def rewrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
+        """The same key, wrapped under the newest root key; raises as ``unwrap``."""
+        return self.wrap(self.unwrap(wrapped, context=context), context=context)
+
     def rotate_root_key(self) -> int:
         """Add a root key to the file and wrap under it from now on; its version.
 

@@ -1,0 +1,97 @@
+"""``AWSKMS`` keeps every promise of the public kit, on the server that gets each of them right."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+import pytest
+
+from fieldvault.keys.protocols import KMS
+from fieldvault.testing import KMSConformance
+from fieldvault.testing.promises.kms.root_keys import RootKeyPromises
+from tests.kms.aws.conftest import RootKey, User, new_key
+from tests.kms.aws.relay import Relay
+from tests.servers.moto import MotoServer
+
+
+class TestAWSKMS(KMSConformance):
+    """On moto: all but the states of keys, which it ignores."""
+
+    @pytest.fixture
+    def relay(self, root_key: RootKey) -> Iterator[Relay]:
+        """What stands between the KMS under test and the server."""
+        relay = Relay(root_key.server.port)
+        yield relay
+        relay.close()
+
+    @pytest.fixture
+    def open_kms(self, root_key: RootKey, relay: Relay, request: pytest.FixtureRequest) -> Callable[[], KMS]:
+        """Another client of the same key, patient where the server is not slow on purpose."""
+        patience = 0.3 if "slow" in request.node.name else 10.0
+        return lambda: root_key.open(endpoint_url=relay.url, read_timeout=patience, parallel=16)
+
+    @pytest.fixture(autouse=True)
+    def credentials(self, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A user's, who has no policy."""
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", user.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", user.secret)
+
+    @pytest.fixture
+    def secrets(self, user: User) -> Sequence[str]:
+        """The secret of the credentials."""
+        return [user.secret]
+
+    @pytest.fixture
+    def deny(self, moto_server: MotoServer) -> Callable[[], AbstractContextManager[None]]:
+        """Policies are enforced, and this user has none."""
+        return moto_server.enforcing
+
+    @pytest.fixture
+    def stranger(self, root_key: RootKey) -> KMS:
+        """Another key of the same account."""
+        return new_key(root_key.server).open()
+
+    @pytest.fixture
+    def break_connection(self, relay: Relay) -> Callable[[], AbstractContextManager[None]]:
+        """Connections are reset, and new ones refused."""
+        return relay.cut
+
+    @pytest.fixture
+    def slow_down(self, moto_server: MotoServer) -> Callable[[], AbstractContextManager[None]]:
+        """The process is stopped; connections still come about, and nothing answers."""
+        return moto_server.stopped
+
+
+class TestStatesOfKeys(KMSConformance):
+    """On MiniStack: states of keys, and nothing about tampering."""
+
+    @pytest.fixture
+    def open_kms(self, stateful_key: RootKey) -> Callable[[], KMS]:
+        """Another client of the same key."""
+        return stateful_key.open
+
+    @pytest.fixture
+    def open_unknown(self, stateful_key: RootKey) -> Callable[[], KMS]:
+        """An alias that nobody made."""
+        return stateful_key._replace(alias="alias/fieldvault-unknown").open
+
+    @pytest.fixture
+    def disable(self, stateful_key: RootKey) -> Callable[[], None]:
+        """DisableKey."""
+        return lambda: stateful_key.server.client("kms").disable_key(KeyId=stateful_key.key_id)
+
+    @pytest.fixture
+    def enable(self, stateful_key: RootKey) -> Callable[[], None]:
+        """EnableKey."""
+        return lambda: stateful_key.server.client("kms").enable_key(KeyId=stateful_key.key_id)
+
+    @pytest.fixture
+    def delete(self, stateful_key: RootKey) -> Callable[[], None]:
+        """ScheduleKeyDeletion: the key is not used from that moment on."""
+        client = stateful_key.server.client("kms")
+        return lambda: client.schedule_key_deletion(KeyId=stateful_key.key_id, PendingWindowInDays=7)
+
+
+for name in dir(KMSConformance):
+    if name.startswith("test_") and not hasattr(RootKeyPromises, name):
+        # What is not about states is moto's: MiniStack's ciphertexts are malleable.
+        setattr(TestStatesOfKeys, name, None)

@@ -1,0 +1,79 @@
+"""Several KMSs together keep every promise of one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
+from fieldvault.keys.protocols import KMS
+from fieldvault.kms import LocalKMS, MultiKMS
+from fieldvault.testing import KMSConformance
+from fieldvault.testing.fakes import FaultyKMS
+
+
+class TestMultiKMS(KMSConformance):
+    """Two members, and a third that is not at hand."""
+
+    @pytest.fixture
+    def open_kms(self, east: FaultyKMS, west: FaultyKMS) -> Callable[[], KMS]:
+        """The same members once more."""
+        return lambda: MultiKMS({"east": east, "west": west, "recovery": None}, cooldown=0.05)
+
+    @pytest.fixture
+    def stranger(self, tmp_path: Path) -> KMS:
+        """Members of the same names with other root keys."""
+        return MultiKMS({name: LocalKMS.create(tmp_path / f"other {name}.keys") for name in ("east", "west")})
+
+    @pytest.fixture
+    def open_unknown(self, tmp_path: Path) -> Callable[[], KMS]:
+        """A member whose file is not there."""
+        return lambda: MultiKMS({"east": LocalKMS(tmp_path / "missing.keys")})
+
+    @pytest.fixture
+    def disable(self, east: FaultyKMS, west: FaultyKMS) -> Callable[[], None]:
+        """All members' root keys."""
+
+        def disabled() -> None:
+            for member in (east, west):
+                member.fail(KMSKeyDisabled("disabled"))
+
+        return disabled
+
+    @pytest.fixture
+    def enable(self, east: FaultyKMS, west: FaultyKMS) -> Callable[[], None]:
+        """All of them."""
+
+        def enabled() -> None:
+            for member in (east, west):
+                member.heal()
+
+        return enabled
+
+    @pytest.fixture
+    def delete(self, disable: Callable[[], None]) -> Callable[[], None]:
+        """Which a member tells as it tells a disabled one."""
+        return disable
+
+    @pytest.fixture
+    def break_connection(
+        self, east: FaultyKMS, west: FaultyKMS
+    ) -> Callable[[], AbstractContextManager[None]]:
+        """With all members."""
+        return partial(_failing, (east, west), KMSUnavailable("no route"))
+
+    @pytest.fixture
+    def deny(self, east: FaultyKMS, west: FaultyKMS) -> Callable[[], AbstractContextManager[None]]:
+        """By all members."""
+        return partial(_failing, (east, west), KMSDenied("no"))
+
+
+@contextmanager
+def _failing(members: tuple[FaultyKMS, ...], error: KMSError) -> Iterator[None]:
+    for member in members:
+        member.fail(error)
+    yield
+    for member in members:
+        member.heal()
