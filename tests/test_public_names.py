@@ -20,7 +20,16 @@ PUBLIC = {
     ],
     "fieldvault.keystores": ["DynamoDBKeyStore", "MemoryKeyStore", "SQLKeyStore"],
     "fieldvault.kms": ["AWSKMS", "LocalKMS", "MultiKMS", "PKCS11KMS", "TransitKMS"],
-    "fieldvault.sqlalchemy": ["BlindIndex", "Encrypted", "KeyScope", "NotUnique", "RAISE", "protect"],
+    "fieldvault.sqlalchemy": [
+        "BlindIndex",
+        "Encrypted",
+        "KeyScope",
+        "NotUnique",
+        "RAISE",
+        "Rebuilt",
+        "protect",
+        "rebuild",
+    ],
 }
 
 

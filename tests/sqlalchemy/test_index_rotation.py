@@ -278,7 +278,7 @@ def test_a_row_that_changes_while_it_is_rebuilt_is_left_to_the_application(
 
     def changes(self: Recomputer, page: Any) -> Any:
         found = looked(self, page)
-        if not changed:
+        if not changed and self.table is USERS:
             changed.append(True)
             with shop.session() as session:
                 session.get_one(User, 1).email = EVE
