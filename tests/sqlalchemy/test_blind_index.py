@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import (
     bindparam,
     create_engine,
     delete,
+    event,
     func,
     insert,
     literal,
@@ -23,10 +25,12 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 
-from fieldvault import errors
+from fieldvault import Vault, errors
 from fieldvault.keys.records import KeySlot, Purpose
+from fieldvault.kms import LocalKMS
 from fieldvault.sqlalchemy import BlindIndex, Encrypted, NotUnique, protect
 from fieldvault.sqlalchemy.matching import Match
+from fieldvault.testing.fakes import FaultyKMS
 from tests.sqlalchemy.conftest import MakeVault, world_of
 from tests.sqlalchemy.members import MEMBERS, Club, Member
 from tests.sqlalchemy.world import World
@@ -509,3 +513,23 @@ def test_an_upsert_takes_the_index_along(club: World) -> None:
     assert found(club, Member.email == "NEW@example.com") == ["1"]
     _upsert(club, {"rank": 7}, ("rank",))
     assert found(club, Member.rank == 7) == ["1"]
+
+
+def test_a_flush_has_its_index_keys_before_its_first_statement(club: World, root_keys: Path) -> None:
+    """Of every tenant among its objects: after it nobody waits for a key under a lock."""
+    club.save(*(Member(**_row(f"{name}0", name)) for name in ("acme", "globex")))
+    kms = FaultyKMS(LocalKMS(root_keys))
+    protect(Club, Vault(kms=kms, key_store=club.store))
+    asked: list[tuple[int, int]] = []
+
+    def note(*_: Any) -> None:
+        asked.append((sum(club.store.asked.values()), len(kms.calls)))
+
+    with club.session() as session:
+        session.add_all(Member(**_row(f"{name}1", name, email="b@x.org")) for name in ("acme", "globex"))
+        event.listen(club.engine, "before_cursor_execute", note)
+        session.flush()
+        note()
+        event.remove(club.engine, "before_cursor_execute", note)
+    assert set(asked) == {asked[0]}
+    assert asked[0][1] > 0

@@ -113,6 +113,13 @@ def test_equal_values_of_a_tenant_have_one_ciphertext(mail: World) -> None:
     assert len(cells[1]) == len(cells[3]) == 19 + 16 + 16
 
 
+def test_the_database_tells_cells_apart_by_every_letter(mail: World) -> None:
+    """Text form has large and small ones, which some collations take for the same."""
+    cell = dict(mail.raw("SELECT id, address FROM boxes"))[1]
+    assert mail.raw(f"SELECT id FROM boxes WHERE address = '{cell}'") == [(1,)]
+    assert mail.raw(f"SELECT id FROM boxes WHERE address = '{cell.swapcase()}'") == []
+
+
 def test_criteria_of_relationships_and_loaders_are_asked_as_well(mail: World) -> None:
     """SQLAlchemy takes those apart, and puts them together again for aliases."""
     assert found(mail, select(Box.id).options(with_loader_criteria(Box, Box.address == ADA))) == [(1,)]
