@@ -1,0 +1,171 @@
+"""What went wrong, told by the SDK's exceptions and by the codes that every AWS service may answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from types import MappingProxyType
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+__all__ = ["COMMON_CODES", "SDK_FAULTS", "Fault", "code_of", "fault_of_code", "fault_of_sdk", "words_of"]
+
+
+class Fault(Enum):
+    """What an operator would do about it."""
+
+    OUTAGE = auto()
+    """Nothing, for a moment: unreachable, timed out, throttled, or failing inside."""
+    DENIAL = auto()
+    """Mend credentials or permissions."""
+    MISTAKE = auto()
+    """Mend the configuration of the SDK."""
+    OTHER = auto()
+    """Look closer: nothing of these."""
+
+
+_OUTAGES = """
+    CapacityNotAvailableError ChecksumError ConnectionClosedError ConnectionError ConnectTimeoutError
+    CredentialRetrievalError EndpointConnectionError EventStreamError FlexibleChecksumError HTTPClientError
+    IncompleteReadError MetadataRetrievalError ProxyConnectionError ReadTimeoutError ResponseStreamingError
+    TokenRetrievalError
+"""
+_DENIALS = """
+    LoginAuthorizationCodeError LoginError LoginInsufficientPermissions LoginRefreshRequired
+    LoginTokenLoadError NoAuthTokenError NoCredentialsError PartialCredentialsError
+    RefreshWithMFAUnsupportedError SSOError SSOTokenLoadError UnauthorizedSSOTokenError UnknownCredentialError
+"""
+# A certificate that does not fit is no outage: it stays so until somebody mends it, and may be an attack.
+_MISTAKES = """
+    BaseEndpointResolverError ConfigNotFound ConfigParseError EndpointProviderError EndpointResolutionError
+    EndpointVariantError InfiniteLoopConfigError InvalidChecksumConfigError InvalidConfigError
+    InvalidDefaultsMode InvalidEndpointConfigurationError InvalidEndpointDiscoveryConfigurationError
+    InvalidHostLabelError InvalidIMDSEndpointError InvalidIMDSEndpointModeError InvalidMaxRetryAttemptsError
+    InvalidProxiesConfigError InvalidRegionError InvalidRetryConfigurationError InvalidRetryModeError
+    InvalidSTSRegionalEndpointsConfigError MD5UnavailableError MissingDependencyException NoRegionError
+    ProfileNotFound SSLError ServiceNotInRegionError UnknownEndpointError UnknownFIPSEndpointError
+    UnknownRegionError UnknownSignatureVersionError UnknownTokenProviderError UnsupportedServiceProtocolsError
+    UnsupportedSignatureVersionError
+"""
+_OTHERS = """
+    AliasConflictParameterError ApiVersionNotFoundError AwsChunkedWrapperError BotoCoreError ClientError
+    DataNotFoundError InvalidDNSNameError InvalidExpressionError InvalidS3AddressingStyleError
+    InvalidS3UsEast1RegionalEndpointConfigError MissingParametersError MissingServiceIdError
+    OperationNotPageableError PaginationError ParamValidationError RangeError StubAssertionError
+    StubResponseError UnStubbedResponseError UndefinedModelAttributeError UnknownClientMethodError
+    UnknownEndpointResolutionBuiltInName UnknownKeyError UnknownParameterError UnknownServiceError
+    UnknownServiceStyle UnseekableStreamError UnsupportedOutpostResourceError
+    UnsupportedS3AccesspointConfigurationError UnsupportedS3ArnError UnsupportedS3ConfigurationError
+    UnsupportedS3ControlArnError UnsupportedS3ControlConfigurationError ValidationError WaiterConfigError
+    WaiterError
+"""
+
+SDK_FAULTS: Mapping[str, Fault] = MappingProxyType(
+    dict.fromkeys(_OUTAGES.split(), Fault.OUTAGE)
+    | dict.fromkeys(_DENIALS.split(), Fault.DENIAL)
+    | dict.fromkeys(_MISTAKES.split(), Fault.MISTAKE)
+    | dict.fromkeys(_OTHERS.split(), Fault.OTHER)
+)
+"""Every exception of ``botocore.exceptions``, by name: releases of the SDK differ in which they have."""
+
+COMMON_CODES: Mapping[str, Fault] = MappingProxyType(
+    dict.fromkeys(
+        (
+            "BandwidthLimitExceeded",
+            "EC2ThrottledException",
+            "InternalError",
+            "InternalFailure",
+            "InternalServerError",
+            "PriorRequestNotComplete",
+            "ProvisionedThroughputExceededException",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "RequestThrottledException",
+            "RequestTimeout",
+            "RequestTimeoutException",
+            "ServiceUnavailable",
+            "ServiceUnavailableException",
+            "SlowDown",
+            "ThrottledException",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequestsException",
+        ),
+        Fault.OUTAGE,
+    )
+    | dict.fromkeys(
+        (
+            "AccessDenied",
+            "AccessDeniedException",
+            "AuthFailure",
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "IncompleteSignature",
+            "IncompleteSignatureException",
+            "InvalidClientTokenId",
+            "InvalidSignatureException",
+            "MalformedPolicyDocument",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+            "NotAuthorized",
+            "OptInRequired",
+            "PackedPolicyTooLarge",
+            "RegionDisabledException",
+            "RequestExpired",
+            "SignatureDoesNotMatch",
+            "UnauthorizedOperation",
+            "UnrecognizedClientException",
+        ),
+        Fault.DENIAL,
+    )
+    | dict.fromkeys(
+        (
+            "InvalidAction",
+            "InvalidParameterCombination",
+            "InvalidParameterValue",
+            "InvalidQueryParameter",
+            "MalformedQueryString",
+            "MissingAction",
+            "MissingParameter",
+            "SerializationException",
+            "UnknownOperationException",
+            "ValidationError",
+            "ValidationException",
+        ),
+        Fault.OTHER,
+    )
+)
+"""What any service, the token service among them, may answer with; see AWS's page *Common Errors*."""
+
+
+def fault_of_sdk(error: BotoCoreError) -> Fault:
+    """The fault that an exception of the SDK stands for; of an unknown one, what its base class does."""
+    names = (each.__name__ for each in type(error).__mro__)
+    return next((SDK_FAULTS[name] for name in names if name in SDK_FAULTS), Fault.OTHER)
+
+
+def code_of(error: ClientError) -> str:
+    """The code that the service answered with."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def fault_of_code(error: ClientError) -> Fault:
+    """The fault that a service's answer stands for: by its code, or else by its HTTP status."""
+    code = code_of(error)
+    if code in COMMON_CODES:
+        return COMMON_CODES[code]
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status >= 500 or status == 429:
+        return Fault.OUTAGE
+    return Fault.DENIAL if status in (401, 403) else Fault.OTHER
+
+
+def words_of(error: BotoCoreError | ClientError) -> str:
+    """What happened, in one line.
+
+    Of the SDK's own exceptions the class only: some quote the parameters of a call, key material among them.
+    """
+    if isinstance(error, ClientError):
+        detail = str(error.response.get("Error", {}).get("Message", "")).partition("\n")[0]
+        return f"{code_of(error)}: {detail}" if detail else code_of(error)
+    return type(error).__name__

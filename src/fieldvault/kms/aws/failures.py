@@ -1,0 +1,84 @@
+"""What each answer of AWS KMS, and each exception of the SDK, means for a key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fieldvault.aws.faults import Fault, code_of, fault_of_code, fault_of_sdk, words_of
+from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
+
+__all__ = ["CODES", "OPERATIONS", "Unreachable", "WrongRootKey", "failure"]
+
+
+class Unreachable(KMSUnavailable):
+    """There was no answer at all: another call now would wait as long for none."""
+
+
+class WrongRootKey(KMSError):
+    """The wrapped key was wrapped under another root key than the one that was named."""
+
+
+OPERATIONS = (
+    "Encrypt",
+    "Decrypt",
+    "DescribeKey",
+    "CreateKey",
+    "CreateAlias",
+    "ScheduleKeyDeletion",
+)
+"""What this backend calls; the last four only where an operator asks for it."""
+
+CODES: Mapping[str, type[KMSError]] = MappingProxyType(
+    {
+        "AlreadyExistsException": KMSError,
+        "CloudHsmClusterInvalidConfigurationException": KMSError,
+        "CustomKeyStoreInvalidStateException": KMSError,
+        "CustomKeyStoreNotFoundException": KMSError,
+        "DependencyTimeoutException": KMSUnavailable,
+        "DisabledException": KMSKeyDisabled,
+        "DryRunOperationException": KMSError,
+        "IncorrectKeyException": WrongRootKey,
+        "InvalidAliasNameException": KMSError,
+        "InvalidArnException": KMSError,
+        "InvalidCiphertextException": KMSError,
+        "InvalidGrantTokenException": KMSDenied,
+        "InvalidKeyUsageException": KMSError,
+        "KMSInternalException": KMSUnavailable,
+        # Scheduled for deletion, or its material is not there; mostly final, and never a matter of moments.
+        "KMSInvalidStateException": KMSKeyDisabled,
+        "KeyUnavailableException": KMSUnavailable,
+        "LimitExceededException": KMSError,
+        "MalformedPolicyDocumentException": KMSError,
+        "NotFoundException": KMSKeyDisabled,
+        "TagException": KMSError,
+        "UnsupportedOperationException": KMSError,
+        "XksKeyAlreadyInUseException": KMSError,
+        "XksKeyInvalidConfigurationException": KMSError,
+        "XksKeyNotFoundException": KMSError,
+    }
+)
+"""The answers that AWS KMS declares for these operations; the others are common to all services."""
+
+_BY_FAULT: Mapping[Fault, type[KMSError]] = MappingProxyType(
+    {
+        Fault.OUTAGE: KMSUnavailable,
+        Fault.DENIAL: KMSDenied,
+        Fault.MISTAKE: KMSError,
+        Fault.OTHER: KMSError,
+    }
+)
+
+
+def failure(error: Exception) -> KMSError:
+    """The error that callers get in place of the SDK's."""
+    if isinstance(error, ClientError):
+        kind = CODES.get(code_of(error)) or _BY_FAULT[fault_of_code(error)]
+        return kind(f"AWS KMS answered: {words_of(error)}")
+    if isinstance(error, BotoCoreError):
+        fault = fault_of_sdk(error)
+        kind = Unreachable if fault is Fault.OUTAGE else _BY_FAULT[fault]
+        return kind(f"AWS KMS was not reached: {words_of(error)}")
+    return KMSError(f"AWS KMS gave an answer that makes no sense: {type(error).__name__}")

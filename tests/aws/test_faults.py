@@ -1,0 +1,100 @@
+"""Every exception of the SDK stands for a fault, and so does every code that any service may answer with."""
+
+import inspect
+from collections.abc import Iterator
+
+import botocore.exceptions
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.retries.standard import ThrottledRetryableChecker, TransientRetryableChecker
+from botocore.session import get_session
+
+from fieldvault.aws.faults import (
+    COMMON_CODES,
+    SDK_FAULTS,
+    Fault,
+    fault_of_code,
+    fault_of_sdk,
+    words_of,
+)
+
+
+def _exceptions() -> Iterator[type[Exception]]:
+    for _, each in inspect.getmembers(botocore.exceptions, inspect.isclass):
+        own = each.__module__ == botocore.exceptions.__name__
+        if own and issubclass(each, Exception) and not issubclass(each, Warning):
+            yield each
+
+
+def _answer(code: str, status: int = 400, message: str = "") -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},
+        "Decrypt",
+    )
+
+
+def test_every_exception_of_the_sdk_is_mapped() -> None:
+    """When the SDK grows one, this fails, and somebody has to say what it means."""
+    assert {each.__name__ for each in _exceptions()} == set(SDK_FAULTS)
+
+
+def test_a_class_that_a_later_release_adds_is_what_its_base_class_is() -> None:
+    """Until somebody says otherwise."""
+
+    class NewTimeout(botocore.exceptions.ReadTimeoutError):  # type: ignore[misc]  # no stubs
+        pass
+
+    class NewTrouble(BotoCoreError):  # type: ignore[misc]  # no stubs
+        fmt = "trouble"
+
+    assert fault_of_sdk(NewTimeout(endpoint_url="http://127.0.0.1", error="")) is Fault.OUTAGE
+    assert fault_of_sdk(NewTrouble()) is Fault.OTHER
+
+
+def test_what_the_sdk_itself_would_repeat_is_an_outage() -> None:
+    """Its own list of throttling and passing errors, but for one that is a quota of ours."""
+    throttled = set(ThrottledRetryableChecker._THROTTLED_ERROR_CODES)
+    ours = {"LimitExceededException", "TransactionInProgressException"}
+    assert {code for code in throttled if COMMON_CODES.get(code) is not Fault.OUTAGE} == ours
+    for code in TransientRetryableChecker._TRANSIENT_ERROR_CODES:
+        assert COMMON_CODES[code] is Fault.OUTAGE
+    for each in TransientRetryableChecker._TRANSIENT_EXCEPTION_CLS:
+        assert SDK_FAULTS[each.__name__] is Fault.OUTAGE
+
+
+def test_every_answer_of_the_token_service_is_mapped() -> None:
+    """It answers in the place of another service, while credentials are fetched."""
+    model = get_session().get_service_model("sts")
+    for name in ("AssumeRole",):
+        for shape in model.operation_model(name).error_shapes:
+            assert shape.error_code in COMMON_CODES
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        (500, Fault.OUTAGE),
+        (503, Fault.OUTAGE),
+        (429, Fault.OUTAGE),
+        (403, Fault.DENIAL),
+        (401, Fault.DENIAL),
+        (400, Fault.OTHER),
+    ],
+)
+def test_a_code_that_nobody_knows_is_told_by_its_status(status: int, fault: Fault) -> None:
+    """A gateway in between has codes of its own."""
+    assert fault_of_code(_answer("Whatever", status)) is fault
+
+
+def test_a_known_code_counts_more_than_its_status() -> None:
+    """Throttling has the status 400."""
+    assert fault_of_code(_answer("ThrottlingException", 400)) is Fault.OUTAGE
+    assert fault_of_code(_answer("AccessDeniedException", 400)) is Fault.DENIAL
+
+
+def test_words_quote_no_parameters() -> None:
+    """The SDK's own messages do."""
+    error = botocore.exceptions.ParamValidationError(report="Plaintext: 'secret'")
+    assert words_of(error) == "ParamValidationError"
+    assert words_of(_answer("X", message="one\ntwo")) == "X: one"
+    assert words_of(_answer("X")) == "X"
