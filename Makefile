@@ -20,7 +20,8 @@ INSTALL := $(PIP) install --require-hashes --requirement
 PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 
 # The tests whose subject meets SQLAlchemy, and so are run on both releases.
-SQLALCHEMY_TESTS := tests/sqlalchemy tests/keystores tests/lifecycle tests/cli/test_index_rotation.py \
+SQLALCHEMY_TESTS := tests/sqlalchemy tests/keystores/sql tests/keystores/test_conformance.py tests/lifecycle \
+	tests/cli/test_index_rotation.py \
 	$(foreach page,alembic quickstart search,'tests/docs/test_pages.py::test_the_code_of_a_page_works[docs/$(page).md]')
 
 .PHONY: demo test test-2.1 test-2.0 coverage lint format bench lock clean
