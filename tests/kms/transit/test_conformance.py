@@ -22,7 +22,7 @@ class TestTransitKMS(KMSConformance):
     @pytest.fixture
     def open_kms(self, tenancy: Tenancy, token: str, request: pytest.FixtureRequest) -> Callable[[], KMS]:
         """Another client of the same key, impatient where the server is made slow."""
-        limit = 0.5 if "slow_down" in request.fixturenames else 5
+        limit = 1 if "slow_down" in request.fixturenames else 5
         return lambda: TransitKMS(tenancy.server.url, tenancy.key, token=token, read_timeout=limit)
 
     @pytest.fixture
