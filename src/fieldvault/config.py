@@ -102,6 +102,7 @@ def _cache(section: Section) -> CachePolicy:
         "lease": section.number("lease", default.lease),
         "grace": section.number("grace", default.grace),
         "refresh_ahead": section.number("refresh_ahead", default.refresh_ahead),
+        "reprove": section.flag("reprove", default=default.reprove),
     }
     return _policy(CachePolicy, section, values)
 

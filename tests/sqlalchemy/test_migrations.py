@@ -129,6 +129,9 @@ def everything() -> sa.MetaData:
         sa.Column("name_index", BlindIndex("name"), index=True),
         sa.Column("email_index", BlindIndex(["name", "email"], bits=20, name="people.both"), unique=True),
         sa.Column("byte_index", BlindIndex("email", normalize="casefold", bits=8)),
+        sa.Column("badge", Encrypted(sa.String(20), deterministic=True), unique=True),
+        sa.Column("pass", Encrypted(sa.String(20), deterministic=True, storage="text"), index=True),
+        sa.Column("card", Encrypted(sa.String(20), bind_row=True)),
     )
     types: list[Any] = [
         sa.BigInteger,

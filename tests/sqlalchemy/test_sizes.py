@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.dialects import mysql
 
 from fieldvault import Vault, errors
 from fieldvault.batches import seal_many
@@ -193,3 +194,14 @@ def test_the_table_on_the_page_is_right() -> None:
         length: [stored_size(length, suite=each[1], storage=each[2]) for each in columns if each]
         for length in told
     }
+
+
+@pytest.mark.parametrize("storage", ["binary", "text"])
+def test_a_deterministic_value_takes_what_its_own_suite_takes(vault: Vault, storage: str) -> None:
+    """Whatever the vault's is; and MariaDB's column has room for the longest."""
+    type_ = Encrypted(sa.String(20), deterministic=True, storage=storage, padding=8)
+    for value in ("", "Ada", "李" * 20, "\N{GRINNING FACE}" * 20):
+        size = stored_size_of(value, type_)
+        assert size == len(cell_of(vault, type_, value))
+        stored: Any = type_.load_dialect_impl(mysql.dialect()).dialect_impl(mysql.dialect())
+        assert size <= stored.length

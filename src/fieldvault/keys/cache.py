@@ -13,6 +13,7 @@ from math import inf
 from fieldvault.codecs import TEXT
 from fieldvault.context import associated_data, check_name
 from fieldvault.envelope import NONCES, SEALED, header
+from fieldvault.keys.permission import Permission
 from fieldvault.keys.records import Change, KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.secret import Secret
 from fieldvault.suites import Open, Seal, Suite
@@ -91,8 +92,9 @@ class CachedKey:
     """An unwrapped data key with its record, until ``expires``; the KMS answered for it at ``loaded_at``.
 
     From ``due_at`` on its next use has it renewed in the background; ``served_until`` is the moment up to
-    which it was last given out. ``value_keys`` has what was made of it, by suite number and type; they share
-    the block of reserved messages, ``uses``. ``evicted`` says that the cache has it no longer, and so that no
+    which it was last given out. ``permission`` bounds it as well, and is shared with all keys that depend on
+    the same root key. ``value_keys`` has what was made of it, by suite number and type; they share the block
+    of reserved messages, ``uses``. ``evicted`` says that the cache has it no longer, and so that no
     revocation reaches it: such a key may finish what it was loaded for until ``vouched_until``, the end of
     the lease that it was loaded under.
     """
@@ -102,6 +104,7 @@ class CachedKey:
         "evicted",
         "expires",
         "loaded_at",
+        "permission",
         "record",
         "secret",
         "served_until",
@@ -120,16 +123,31 @@ class CachedKey:
         expires: float,
         vouched_until: float,
         due_at: float = inf,
+        permission: Permission | None = None,
     ) -> None:
         self.secret = secret
         self.served_until = -inf
-        self.renew(record, loaded_at=loaded_at, expires=expires, vouched_until=vouched_until, due_at=due_at)
+        self.renew(
+            record,
+            loaded_at=loaded_at,
+            expires=expires,
+            vouched_until=vouched_until,
+            due_at=due_at,
+            permission=Permission() if permission is None else permission,
+        )
         self.value_keys: dict[tuple[int, int], ValueKey] = {}
         self.uses = _EXHAUSTED
         self.evicted = False
 
     def renew(
-        self, record: KeyRecord, *, loaded_at: float, expires: float, vouched_until: float, due_at: float
+        self,
+        record: KeyRecord,
+        *,
+        loaded_at: float,
+        expires: float,
+        vouched_until: float,
+        due_at: float,
+        permission: Permission,
     ) -> None:
         """Begin its time anew: the KMS has answered for this very key, which its id commits to."""
         self.record = record
@@ -137,6 +155,7 @@ class CachedKey:
         self.expires = expires
         self.vouched_until = vouched_until
         self.due_at = due_at
+        self.permission = permission
         self.touched = True
 
     def functions(self, suite: Suite) -> tuple[Seal, Open]:
@@ -270,6 +289,12 @@ class KeyCache:
         """Revoke the keys whose records were touched."""
         with self._lock:
             for key in [key for key in self._keys.values() if touched(key.record)]:
+                self._revoke(key)
+
+    def drop_dependent(self, permission: Permission) -> None:
+        """Revoke the keys that depend on this permission."""
+        with self._lock:
+            for key in [key for key in self._keys.values() if key.permission is permission]:
                 self._revoke(key)
 
     def after_fork(self) -> None:

@@ -15,6 +15,7 @@ from fieldvault.keys.flight import SingleFlight
 from fieldvault.keys.lease import Lease
 from fieldvault.keys.loading import ROUNDS, KeyLoader
 from fieldvault.keys.protocols import KeyStore
+from fieldvault.keys.proving import Prover
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Purpose
 
 __all__ = ["SETTLING", "Index", "IndexCache", "IndexKeyLoader", "IndexKeys", "settled_at"]
@@ -116,11 +117,19 @@ class IndexKeyLoader:
     """
 
     def __init__(
-        self, store: KeyStore, cache: IndexCache, lease: Lease, loader: KeyLoader, *, clock: Clock
+        self,
+        store: KeyStore,
+        cache: IndexCache,
+        lease: Lease,
+        prover: Prover,
+        loader: KeyLoader,
+        *,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._cache = cache
         self._lease = lease
+        self._prover = prover
         self._loader = loader
         self._clock = clock
         self._flight: SingleFlight[str, IndexKeys] = SingleFlight()
@@ -143,7 +152,9 @@ class IndexKeyLoader:
         """Whether a backend might have to be asked first."""
         made = self._cache.indexing.get(tenant)
         now = self._clock()
-        return made is None or now >= self._lease.until or any(now >= key.expires for key in made.usable)
+        return made is None or now >= min(
+            self._lease.until, *(min(key.expires, key.permission.until) for key in made.usable)
+        )
 
     def _load(self, tenant: str) -> IndexKeys:
         known = self._cache.indexing.get(tenant)
@@ -213,9 +224,13 @@ class IndexKeyLoader:
         False if it has to be loaded again.
         """
         until = self._lease.ensure()
+        self._prover.ensure(made.usable)
         with self._cache.lock:
             # No revocation reaches a key that had to make room for others while it was on its way here.
-            until = min(min(key.vouched_until if key.evicted else until, key.expires) for key in made.usable)
+            until = min(
+                min(key.vouched_until if key.evicted else until, key.expires, key.permission.until)
+                for key in made.usable
+            )
             if made.settles_at > -inf:
                 until = min(until, made.settles_at)
             if self._clock() >= until:

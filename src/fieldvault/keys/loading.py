@@ -16,6 +16,7 @@ from fieldvault.keys.lease import Lease
 from fieldvault.keys.making import KeyMaker
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
+from fieldvault.keys.proving import Prover
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Snapshot
 from fieldvault.keys.stats import Meter
 from fieldvault.keys.unwrapping import Outcome, Unwrapper
@@ -44,6 +45,7 @@ class KeyLoader:
         store: KeyStore,
         cache: KeyCache,
         lease: Lease,
+        prover: Prover,
         *,
         policy: CachePolicy,
         rotation: RotationPolicy,
@@ -54,7 +56,8 @@ class KeyLoader:
         self._meter = meter
         self._cache = cache
         self._lease = lease
-        self._unwrapper = Unwrapper(kms, cache, lease, policy=policy, clock=clock)
+        self._prover = prover
+        self._unwrapper = Unwrapper(kms, cache, lease, prover, policy=policy, clock=clock)
         self._maker = KeyMaker(kms, store, lease, self._unwrapper, block=rotation.block, active=self.active)
         self._slots: SingleFlight[KeySlot, CachedKey] = SingleFlight()
         self._ids: SingleFlight[bytes, CachedKey] = SingleFlight()
@@ -178,13 +181,15 @@ class KeyLoader:
         play: Callable[[list[K]], Mapping[K, Outcome | None]],
     ) -> dict[K, Outcome]:
         """Rounds of reading and unwrapping, until everything is answered for."""
-        outcome: dict[K, Outcome] = {}
+        found: dict[K, CachedKey] = {}
         for each in wanted:
             # Looked up by the leader of the flight, so that nobody loads again what a flight brought that
             # has just landed.
             key = cached(each)
             if key is not None and self._unwrapper.usable(key):
-                outcome[each] = key
+                found[each] = key
+        self._prover.ensure(found.values())
+        outcome: dict[K, Outcome] = {each: key for each, key in found.items() if not key.evicted}
         if len(outcome) < len(wanted):
             self._meter.missed(len(wanted) - len(outcome))
         for _ in range(ROUNDS):

@@ -40,8 +40,10 @@ class CachePolicy:
     process asks the key store whether anything was shredded. ``grace``: how much longer than either cached
     keys serve while the KMS or the key store is unreachable; 0 serves none. ``refresh_ahead``: the last share
     of ``ttl`` and ``lease``, from 0 to below 1, in which what is in use is renewed in the background, so that
-    no request waits for it; 0 renews when the time is over. The time counts while the machine is suspended,
-    where the operating system has such a clock.
+    no request waits for it; 0 renews when the time is over. ``reprove``: once a lease, the KMS is asked to
+    unwrap one of the cached keys of each root key in use, so that a permission that was revoked and a root
+    key that was disabled stop the reading within the lease; without it, within ``ttl``. The time counts while
+    the machine is suspended, where the operating system has such a clock.
     """
 
     max_keys: int = 10_000
@@ -49,6 +51,7 @@ class CachePolicy:
     lease: float = 30.0
     grace: float = 60.0
     refresh_ahead: float = 0.2
+    reprove: bool = True
 
     def __post_init__(self) -> None:
         _positive_whole("max_keys", self.max_keys)
@@ -58,6 +61,8 @@ class CachePolicy:
         _not_negative("refresh_ahead", self.refresh_ahead)
         if self.refresh_ahead >= 1:
             raise ConfigurationError(f"refresh_ahead is a share below 1, not {self.refresh_ahead!r}")
+        if not isinstance(self.reprove, bool):
+            raise ConfigurationError(f"reprove is true or false, not {self.reprove!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ __all__ = [
     "KMS",
     "Addition",
     "KeyStore",
+    "ManyRootKeys",
     "Portable",
     "Provisioned",
     "Rewrapping",
@@ -96,6 +97,18 @@ class Rewrapping(Protocol):
 
     def rewrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
         """The same key, wrapped anew under the present root key."""
+        ...
+
+
+@runtime_checkable
+class ManyRootKeys(Protocol):
+    """What a KMS may also have: several root keys, or versions of one that can be disabled each by itself."""
+
+    def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
+        """A name for what it takes to unwrap this: wrapped keys of one name are refused together.
+
+        Asks nobody. A KMS without it is taken to have one root key.
+        """
         ...
 
 

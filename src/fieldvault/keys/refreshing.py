@@ -6,10 +6,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
+from typing import NamedTuple
 
 from fieldvault.keys.cache import CachedKey, KeyCache
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.lease import Lease
+from fieldvault.keys.permission import Permission
+from fieldvault.keys.proving import Prover
 
 __all__ = ["Refresher"]
 
@@ -22,23 +25,39 @@ _LAST_WORDS = 1.0
 """Seconds that ``close`` waits for a refresh that is under way."""
 
 
+class _Unproved(NamedTuple):
+    """A key whose permission is due, and when the KMS was last asked about that."""
+
+    key: CachedKey
+    since: float
+
+
 class Refresher:
-    """Renews keys and the lease in one thread, which begins when something is due and ends when all is done.
+    """Renews keys, permissions and the lease in one thread, which begins with the first that is due.
+
+    It ends when all is done.
 
     Something is due when it is used in the last share of its time (``CachePolicy.refresh_ahead``). With a key
     go all others that are due and that were used within the last lease, in one batch. What cannot be reached
     changes nothing: it is tried again at half of what time is left, and when that is over a request meets it.
     What is refused is refused at once.
 
-    ``due_at`` of keys and lease bounds what the hot paths are told, so it is they who find out, without
-    another comparison.
+    ``due_at`` of keys, permissions and lease bounds what the hot paths are told, so it is they who find out,
+    without another comparison.
     """
 
     def __init__(
-        self, cache: KeyCache, lease: Lease, renew: Callable[[Sequence[bytes]], None], *, clock: Clock
+        self,
+        cache: KeyCache,
+        lease: Lease,
+        prover: Prover,
+        renew: Callable[[Sequence[bytes]], None],
+        *,
+        clock: Clock,
     ) -> None:
         self._cache = cache
         self._lease = lease
+        self._prover = prover
         self._renew = renew
         self._clock = clock
         self._is_closed = False
@@ -48,6 +67,7 @@ class Refresher:
         """In a child: the parent's thread does not exist here."""
         self._thread: threading.Thread | None = None
         self._due: dict[bytes, None] = {}
+        self._unproved: dict[Permission, _Unproved] = {}
         self._is_lease_due = False
 
     def bound(self, key: CachedKey, until: float) -> float:
@@ -59,7 +79,11 @@ class Refresher:
         if not key.evicted and key.due_at <= now < key.expires:
             key.due_at = _next_try(now, key.expires)
             self._due[key.record.key_id] = None
-        for due_at in (self._lease.due_at, key.due_at):
+        permission = key.permission
+        if not key.evicted and permission.due_at <= now < permission.until:
+            permission.due_at = _next_try(now, permission.until)
+            self._unproved[permission] = _Unproved(key, permission.asked_at)
+        for due_at in (self._lease.due_at, key.due_at, permission.due_at):
             if due_at > now:
                 until = min(until, due_at)
         key.served_until = until
@@ -74,7 +98,7 @@ class Refresher:
 
     def begin(self) -> None:
         """Begin with what is due, if there is anything; to be called without the lock."""
-        if not (self._due or self._is_lease_due):
+        if not (self._due or self._unproved or self._is_lease_due):
             return
         with self._cache.lock:
             if self._thread is not None or self._is_closed:
@@ -101,11 +125,12 @@ class Refresher:
         while True:
             with self._cache.lock:
                 due, self._due = self._due, {}
+                unproved, self._unproved = self._unproved, {}
                 is_lease_due, self._is_lease_due = self._is_lease_due, False
                 if self._is_closed:
                     # What came back after the end was put into the cache of a closed vault.
                     self._cache.drop(None)
-                if self._is_closed or not (due or is_lease_due):
+                if self._is_closed or not (due or unproved or is_lease_due):
                     self._thread = None
                     return
             try:
@@ -113,6 +138,8 @@ class Refresher:
                     self._lease.renew_ahead()
                 if due:
                     self._renew([*due, *self._others(due)])
+                if unproved:
+                    self._prover.prove_ahead(self._all_unproved(unproved))
             except Exception as error:  # noqa: BLE001 - nobody waits here; who needs the key meets it again
                 _LOG.debug("a refresh ahead failed: %s", type(error).__name__)
 
@@ -132,6 +159,23 @@ class Refresher:
                 key.due_at = _next_try(now, key.expires)
                 self._due.pop(key.record.key_id, None)
         return [key.record.key_id for key in found]
+
+    def _all_unproved(self, unproved: dict[Permission, _Unproved]) -> list[CachedKey]:
+        """A key of each permission that is due, of those that were used since it was last proved."""
+        now = self._clock()
+        found = {
+            key.permission: key
+            for key in self._cache.held()
+            if key.permission.due_at <= now < key.permission.until
+            and key.served_until >= key.permission.asked_at
+        }
+        with self._cache.lock:
+            for permission in found:
+                permission.due_at = _next_try(now, permission.until)
+                self._unproved.pop(permission, None)
+        # What a renewal of keys has proved meanwhile is not asked about again.
+        found.update((each, key) for each, (key, since) in unproved.items() if each.asked_at == since)
+        return list(found.values())
 
 
 def _next_try(now: float, end: float) -> float:

@@ -16,7 +16,8 @@ from fieldvault.keys.lease import Lease
 from fieldvault.keys.loading import ROUNDS, KeyLoader
 from fieldvault.keys.observing import Observer, observed_kms, observed_store
 from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
-from fieldvault.keys.protocols import KMS, KeyStore
+from fieldvault.keys.protocols import KMS, KeyStore, ManyRootKeys
+from fieldvault.keys.proving import Prover
 from fieldvault.keys.records import KeyRecord, KeySlot, Purpose
 from fieldvault.keys.refreshing import Refresher
 from fieldvault.keys.retrying import RetryingKMS
@@ -62,19 +63,27 @@ class KeyRing:
             clock=clock,
             ahead=policy.refresh_ahead,
         )
+        self.prover = Prover(
+            self.kms,
+            self.cache,
+            policy=policy,
+            clock=clock,
+            names=kms if isinstance(kms, ManyRootKeys) else None,
+        )
         self.loader = KeyLoader(
             self.kms,
             store,
             self.cache,
             self.lease,
+            self.prover,
             policy=policy,
             rotation=rotation,
             clock=clock,
             meter=self.meter,
         )
-        self.refresher = Refresher(self.cache, self.lease, self.loader.renew, clock=clock)
+        self.refresher = Refresher(self.cache, self.lease, self.prover, self.loader.renew, clock=clock)
         self.budget = Budget(store, self.cache, rotation)
-        self._indexing = IndexKeyLoader(store, self.cache, self.lease, self.loader, clock=clock)
+        self._indexing = IndexKeyLoader(store, self.cache, self.lease, self.prover, self.loader, clock=clock)
         in_forked_children(self, KeyRing.after_fork)
 
     def for_sealing(self, slot: KeySlot, suite: Suite, kind: int) -> ValueKey:
@@ -137,7 +146,7 @@ class KeyRing:
         """
         check_name("tenant", tenant)
         made = self._indexing.of(tenant)
-        if self.clock() >= made.active.due_at:
+        if self.clock() >= min(made.active.due_at, made.active.permission.due_at):
             self.refresher.note(made.usable)
         return made
 
@@ -232,13 +241,14 @@ class KeyRing:
         self.refresher.after_fork()
         self.cache.after_fork()
         self.lease.after_fork()
+        self.prover.after_fork()
         self.budget.after_fork()
         self.loader.after_fork()
         self._indexing.after_fork()
 
     def _serves(self, key: CachedKey) -> bool:
         now = self.clock()
-        return now < self.lease.until and now < key.expires
+        return now < min(self.lease.until, key.expires, key.permission.until)
 
     def _held(self, key: CachedKey | None) -> CachedKey | None:
         """The key, unless its age is over."""
@@ -255,10 +265,12 @@ class KeyRing:
         False if it has to be loaded again.
         """
         until = self.lease.ensure()
+        key = made.key
+        if self.clock() >= key.permission.until:
+            self.prover.ensure((key,))
         with self.cache.lock:
-            key = made.key
             # No revocation reaches a key that had to make room for others while it was on its way here.
-            until = min(key.vouched_until if key.evicted else until, key.expires)
+            until = min(key.vouched_until if key.evicted else until, key.expires, key.permission.until)
             if self.clock() >= until:
                 return False
             key.touched = True

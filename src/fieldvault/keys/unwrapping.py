@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from math import inf
+from typing import NamedTuple
 
 from fieldvault.errors import (
     FieldVaultError,
@@ -19,8 +21,10 @@ from fieldvault.keys.clock import Clock
 from fieldvault.keys.flight import SingleFlight
 from fieldvault.keys.lease import Lease
 from fieldvault.keys.material import LocalWrapper, unwrap_records
+from fieldvault.keys.permission import Permission
 from fieldvault.keys.policy import CachePolicy
 from fieldvault.keys.protocols import KMS
+from fieldvault.keys.proving import Prover
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Snapshot
 from fieldvault.secret import Secret
 
@@ -37,21 +41,31 @@ Outcome = CachedKey | Exception
 _Wrapped = tuple[bytes, KeySlot, bytes | None]
 
 
+class _Unwrapped(NamedTuple):
+    """What the KMS answered, and the permission that it thereby proved."""
+
+    secret: Secret
+    permission: Permission
+
+
 class Unwrapper:
     """Opens tenants' keys with the KMS, all of a batch in one call, and subjects' under their wrap keys.
 
     Nothing here holds a lock over input or output.
     """
 
-    def __init__(self, kms: KMS, cache: KeyCache, lease: Lease, *, policy: CachePolicy, clock: Clock) -> None:
+    def __init__(
+        self, kms: KMS, cache: KeyCache, lease: Lease, prover: Prover, *, policy: CachePolicy, clock: Clock
+    ) -> None:
         self._kms = kms
+        self._prover = prover
         self._cache = cache
         self._lease = lease
         self._policy = policy
         self._clock = clock
         # Also across loads by slot and by id, and named by all that is unwrapped: callers who read different
         # records of one key do not share an answer.
-        self._flight: SingleFlight[_Wrapped, Secret] = SingleFlight()
+        self._flight: SingleFlight[_Wrapped, _Unwrapped] = SingleFlight()
 
     def after_fork(self) -> None:
         """In a child: flights of the parent's threads never land."""
@@ -104,11 +118,13 @@ class Unwrapper:
         snapshot: Snapshot,
         *,
         above: CachedKey | None = None,
+        permission: Permission | None = None,
         reserved: int = 0,
     ) -> CachedKey | None:
         """Put a key into the cache, with a block of ``reserved`` messages.
 
         A key that the wrap key ``above`` opened is as old as that one: it cannot outlive the KMS's last word.
+        ``permission`` is what unwrapping proved; a key with neither is new, and the KMS has wrapped it.
         ``None``, and nothing done, if its scope was touched since the snapshot that vouches for it.
         """
         now = self._clock()
@@ -120,6 +136,8 @@ class Unwrapper:
                 times = now, now + ttl, now + ttl * (1 - ahead) if ahead else inf
             else:
                 times = above.loaded_at, above.expires, above.due_at
+                permission = above.permission
+            permission = permission or self._prover.wrapped(record)
             loaded_at, expires, due_at = times
             key = self._cache.get(record.key_id)
             if key is None or key.record.state is not record.state:
@@ -130,6 +148,7 @@ class Unwrapper:
                     expires=expires,
                     vouched_until=self._lease.until,
                     due_at=due_at,
+                    permission=permission,
                 )
                 self._cache.put(key)
             else:
@@ -139,6 +158,7 @@ class Unwrapper:
                     expires=expires,
                     vouched_until=self._lease.until,
                     due_at=due_at,
+                    permission=permission,
                 )
             if reserved:
                 key.grant(reserved)
@@ -193,17 +213,29 @@ class Unwrapper:
                     found[record.parent] = cached
                     continue
             asked[top.key_id, top.slot, top.wrapped] = top
-        answers = self._flight.run(
-            asked, lambda mine: _by_flight(mine, unwrap_records(self._kms, [asked[each] for each in mine]))
-        )
+        answers = self._flight.run(asked, partial(self._unwrap, asked))
         for each, record in asked.items():
             answer = answers[each]
             found[record.key_id] = (
-                self.keep(record, answer, snapshot)
-                if isinstance(answer, Secret)
+                self.keep(record, answer.secret, snapshot, permission=answer.permission)
+                if isinstance(answer, _Unwrapped)
                 else self.failed(record, answer)
             )
         return found
+
+    def _unwrap(
+        self, asked: Mapping[_Wrapped, KeyRecord], mine: Sequence[_Wrapped]
+    ) -> dict[_Wrapped, _Unwrapped | Exception]:
+        asked_at = self._clock()
+        answers = unwrap_records(self._kms, [asked[each] for each in mine])
+        outcome: dict[_Wrapped, _Unwrapped | Exception] = {}
+        for each in mine:
+            answer = answers[asked[each].key_id]
+            if isinstance(answer, Secret):
+                outcome[each] = _Unwrapped(answer, self._prover.unwrapped(asked[each], asked_at))
+            else:
+                outcome[each] = answer
+        return outcome
 
     def _open(
         self, wrapper: LocalWrapper, record: KeyRecord, snapshot: Snapshot, above: CachedKey
@@ -213,12 +245,6 @@ class Unwrapper:
         except KMSError as error:
             return self.failed(record, error)
         return self.keep(record, secret, snapshot, above=above)
-
-
-def _by_flight(
-    flights: Sequence[_Wrapped], answers: dict[bytes, Secret | KMSError]
-) -> dict[_Wrapped, Secret | Exception]:
-    return {flight: answers[flight[0]] for flight in flights}
 
 
 def _unusable(snapshot: Snapshot, key_id: bytes) -> FieldVaultError | None:

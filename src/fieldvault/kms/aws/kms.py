@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -148,6 +149,14 @@ class AWSKMS:
                 return error
 
         return self._workers.map(ask, items)
+
+    def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
+        """The root key that wraps in this context.
+
+        With ``previous`` keys nobody can tell which one wrapped this, and it stands for itself.
+        """
+        name = self._name(context)
+        return f"{name} {hashlib.sha256(wrapped).hexdigest()}" if self._previous else name
 
     def tenant_keys(self) -> TenantKeys:
         """What an operator does with the tenants' own root keys.

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from fieldvault.errors import ConfigurationError, FieldVaultError, KMSError, KMSKeyDisabled, KMSUnavailable
 from fieldvault.keys.clock import Clock, boot_clock
-from fieldvault.keys.protocols import KMS, Rewrapping, WrappedKey
+from fieldvault.keys.protocols import KMS, ManyRootKeys, Rewrapping, WrappedKey
 from fieldvault.kms.multi.container import MAGIC, Container, fits, sealed
 from fieldvault.kms.multi.members import Members, combined
 from fieldvault.secret import KEY_SIZE
@@ -172,6 +172,15 @@ class MultiKMS:
         old = Container.parse(wrapped).parts if wrapped.startswith(MAGIC) else {}
         known = {*self._members.at_hand, *self._members.absent}
         return self._wrapped(key, context, kept={name: part for name, part in old.items() if name in known})
+
+    def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
+        """The root keys of all members that hold a part: those that do are refused together."""
+        names = []
+        for name, part in self._parsed(wrapped).parts.items():
+            kms = self._members.at_hand.get(name)
+            told = kms.root_key_of(part, context=context) if isinstance(kms, ManyRootKeys) else ""
+            names.append(f"{name}: {told}")
+        return "; ".join(names)
 
     def check(self) -> str:
         """Have each member at hand prove itself.

@@ -168,6 +168,10 @@ class PKCS11KMS:
         """
         return self._connection.use(self._next)
 
+    def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:  # noqa: ARG002 - see ManyRootKeys
+        """The version of the root key that wrapped this."""
+        return wrapped[:_PREFIX_SIZE].hex()
+
     def check(self) -> str:
         """Wrap and unwrap a random key under the newest version.
 

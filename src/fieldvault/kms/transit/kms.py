@@ -182,6 +182,11 @@ class TransitKMS:
         """The version of the transit key that wrapped this, to know which ones are still needed."""
         return Ciphertext.parse(wrapped).version
 
+    def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
+        """The transit key that wrapped this, and its version: each version can be made to open no more."""
+        read = Item(Ciphertext.parse(wrapped), context)
+        return f"{self._name(read)} version {read.ciphertext.version}"
+
     def check(self) -> str:
         """Wrap and unwrap a random key, and see that another context does not open it."""
         probe = os.urandom(KEY_SIZE)
