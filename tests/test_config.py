@@ -37,6 +37,7 @@ ttl = 60
 lease = 0.5
 grace = 0
 refresh_ahead = 0.5
+reprove = false
 
 [rotation]
 max_age_days = 30.5
@@ -92,7 +93,7 @@ def test_a_file_is_read_as_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert arguments == {
         "default_tenant": "shop",
         "suite": "XChaCha20-Poly1305",
-        "cache": CachePolicy(max_keys=100, ttl=60, lease=0.5, grace=0, refresh_ahead=0.5),
+        "cache": CachePolicy(max_keys=100, ttl=60, lease=0.5, grace=0, refresh_ahead=0.5, reprove=False),
         "rotation": RotationPolicy(max_age=timedelta(days=30.5), max_uses=1_000_000, block=1_000),
         "retries": RetryPolicy(deadline=0, failures=7, pause=2.5),
     }
@@ -184,7 +185,7 @@ def test_the_page_lists_every_key_with_its_default(folder: Path) -> None:
 MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
     "an unknown section": (
         lambda text: text + "[cahce]\n",
-        ", line 29: cahce is not known; here can stand: cache, ",
+        ", line 30: cahce is not known; here can stand: cache, ",
     ),
     "an unknown key": (lambda text: text.replace("lease", "leese"), ", line 16: cache.leese is not known; "),
     "an unknown key of a KMS": (
@@ -228,11 +229,11 @@ MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "an unknown KMS": (
         lambda text: text.replace('"local"', '"locl"'),
-        ", line 6: kms.type is 'locl'; installed are: local",
+        ", line 6: kms.type is 'locl'; installed are: aws, local, multi, pkcs11, transit",
     ),
     "an unknown key store": (
         lambda text: text.replace('"sql"', '"sqlite"'),
-        ", line 10: key_store.type is 'sqlite'; installed are: memory, sql",
+        ", line 10: key_store.type is 'sqlite'; installed are: dynamodb, memory, sql",
     ),
     "a number in quotes": (
         lambda text: text.replace("ttl = 60", 'ttl = "60"'),
@@ -257,23 +258,23 @@ MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
     "no keys": (lambda text: text.replace("= 100\n", "= 0\n"), ", line 14: cache.max_keys cannot be used: "),
     "a negative age": (
         lambda text: text.replace("30.5", "-1"),
-        ", line 21: rotation.max_age_days cannot be used: -1 days are no age; give a positive number",
+        ", line 22: rotation.max_age_days cannot be used: -1 days are no age; give a positive number",
     ),
     "an age of no time": (
         lambda text: text.replace("30.5", "0"),
-        ", line 21: rotation.max_age_days cannot be used: ",
+        ", line 22: rotation.max_age_days cannot be used: ",
     ),
     "an age beyond all": (
         lambda text: text.replace("30.5", "1e300"),
-        ", line 21: rotation.max_age_days cannot be used: 1e+300 days are no age",
+        ", line 22: rotation.max_age_days cannot be used: 1e+300 days are no age",
     ),
     "an age that is none": (
         lambda text: text.replace("30.5", "nan"),
-        ", line 21: rotation.max_age_days cannot be used: nan days are no age",
+        ", line 22: rotation.max_age_days cannot be used: nan days are no age",
     ),
     "too many uses": (
         lambda text: text.replace("1_000_000", "5_000_000_000"),
-        ", line 22: rotation.max_uses cannot be used: rotation wants block <= max_uses <= 2**32",
+        ", line 23: rotation.max_uses cannot be used: rotation wants block <= max_uses <= 2**32",
     ),
     "a share that is all": (
         lambda text: text.replace("refresh_ahead = 0.5", "refresh_ahead = 1"),
@@ -281,11 +282,11 @@ MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "no failures at all": (
         lambda text: text.replace("failures = 7", "failures = 0"),
-        ", line 27: retries.failures cannot be used: failures is a positive whole number, not 0",
+        ", line 28: retries.failures cannot be used: failures is a positive whole number, not 0",
     ),
     "a block above the default uses": (
         lambda text: text.replace("max_uses = 1_000_000\nblock = 1_000", "block = 5_000_000_000"),
-        ", line 22: rotation.block cannot be used: ",
+        ", line 23: rotation.block cannot be used: ",
     ),
     "an unknown suite": (
         lambda text: text.replace("XChaCha20", "Chacha"),

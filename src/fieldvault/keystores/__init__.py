@@ -21,6 +21,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"{__name__}.dynamodb"), name)
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{name} needs the module {error.name}, which is not installed; install fieldvault[aws]"
-        ) from error
+        missing = error.name
+    raise ImportError(
+        f"{name} needs the module {missing}, which is not installed; install fieldvault[dynamodb]"
+    )

@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"{__name__}.{_EXTRAS[name]}"), name)
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{name} needs the module {error.name}, which is not installed; "
-            f"install fieldvault[{_EXTRAS[name]}]"
-        ) from error
+        missing = error.name
+    raise ImportError(
+        f"{name} needs the module {missing}, which is not installed; install fieldvault[{_EXTRAS[name]}]"
+    )
