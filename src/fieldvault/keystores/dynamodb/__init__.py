@@ -1,4 +1,4 @@
-"""A key store in a table of DynamoDB; needs ``fieldvault[aws]``."""
+"""A key store in a table of DynamoDB; needs ``fieldvault[dynamodb]``."""
 
 from fieldvault.keystores.dynamodb.store import DynamoDBKeyStore
 
