@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import (
+    Connection,
     ForeignKey,
     String,
     UniqueConstraint,
+    bindparam,
     create_engine,
     insert,
     select,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from fieldvault import KeyScope, errors
@@ -372,3 +375,110 @@ def test_no_rebuild_without_a_vault(shop: World) -> None:
 
     with pytest.raises(errors.ConfigurationError, match="have no vault yet"):
         rebuild(Own, shop.engine, "acme")
+
+
+def _rows_of(shop: World) -> list[Any]:
+    with shop.vault.scope(tenant="acme"), shop.session() as session:
+        rows = session.execute(
+            select(User.id, User.email, User.badge).where(User.shop == "acme").order_by(User.id)
+        )
+        return [tuple(row) for row in rows]
+
+
+REFUSED: dict[str, Callable[[Connection], Any]] = {
+    "insert": lambda c: c.execute(
+        insert(USERS), {"shop": "acme", "kind": "user", "badge": "A", "email": EVE}
+    ),
+    "insert of many": lambda c: c.execute(
+        insert(USERS), [{"shop": "acme", "kind": "user", "badge": badge} for badge in ("X", "A")]
+    ),
+    "update": lambda c: c.execute(update(USERS).where(USERS.c.id == 2).values(badge="A")),
+    "update of many": lambda c: c.execute(
+        update(USERS).where(USERS.c.id == bindparam("b")), [{"b": 2, "badge": "Y"}, {"b": 1, "badge": "Y"}]
+    ),
+    "update of an index": lambda c: c.execute(update(USERS).where(USERS.c.id == 2).values(email=ADA)),
+}
+
+
+@pytest.mark.parametrize("state", ["settled", "rebuilt"])
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_was_refused_leaves_no_trace(
+    shop: World, settle: Callable[[], None], what: str, state: str
+) -> None:
+    """The caller caught it, and commits what else the transaction did."""
+    shop.vault.rotate_index("acme")
+    settle()
+    if state == "rebuilt":
+        rebuild(Base, shop.engine, "acme")
+    before = _rows_of(shop)
+    with shop.vault.scope(tenant="acme"), shop.engine.begin() as connection:
+        connection.execute(update(USERS).where(USERS.c.id == 3).values(rank=5))
+        savepoint = connection.begin_nested() if shop.engine.dialect.name == "postgresql" else None
+        with pytest.raises(IntegrityError):
+            REFUSED[what](connection)
+        if savepoint is not None:
+            savepoint.rollback()
+        connection.execute(update(USERS).where(USERS.c.id == 1).values(rank=6))
+    assert _rows_of(shop) == before
+    assert found(shop, User.rank > 4) == [1, 3]
+    rebuild(Base, shop.engine, "acme")
+    shop.vault.drop_index("acme")
+    assert _rows_of(shop) == before
+    all_found(shop)
+
+
+def test_a_connection_that_commits_each_statement_is_refused(shop: World, settle: Callable[[], None]) -> None:
+    """Of several statements the first might stay alone."""
+    shop.vault.rotate_index("acme")
+    settle()
+    before = _rows_of(shop)
+    engine = shop.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection, pytest.raises(errors.UnsupportedQuery, match="AUTOCOMMIT"):
+        connection.execute(insert(USERS), {"shop": "acme", "kind": "user", "badge": "N"})
+    assert _rows_of(shop) == before
+
+
+def test_doors_that_do_not_say_what_they_write_are_refused(shop: World) -> None:
+    """At any time, so that nobody learns of it in the midst of a rotation."""
+    typed = bindparam("badge", type_=USERS.c.badge.type)
+    for statement in (
+        text("UPDATE users SET badge = :badge WHERE id = 2"),
+        text("SELECT id FROM users WHERE badge = :badge"),
+    ):
+        with shop.vault.scope(tenant="acme"), pytest.raises(errors.UnsupportedQuery, match="deterministic"):
+            shop.execute(statement.bindparams(typed), {"badge": "A"})
+
+
+def test_rows_that_the_constraint_keeps_apart_are_left_alone(
+    database_url: str, make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a constraint of several columns only the rows that agree in the others are looked at."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Ticket(Own):
+        __tablename__ = "tickets"
+        __vault__ = KeyScope(tenant="shop")
+        __table_args__ = (UniqueConstraint("shop", "customer", "state"),)
+        id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+        shop: Mapped[str] = mapped_column(String(20))
+        customer: Mapped[int]
+        state: Mapped[str] = mapped_column(Encrypted(String(20), deterministic=True))
+
+    engine = create_engine(database_url)
+    world = world_of(Own, engine, make_vault())
+    tickets: Any = Ticket.__table__
+    world.execute(
+        insert(tickets), [{"id": n, "shop": "acme", "customer": n, "state": "open"} for n in range(9)]
+    )
+    world.vault.rotate_index("acme")
+    monkeypatch.setattr(indexing, "SETTLING", -timedelta(days=1))
+    world.vault.ring.cache.drop(None)
+    before = dict(world.raw("SELECT id, state FROM tickets"))
+    world.execute(insert(tickets), {"id": 10, "shop": "acme", "customer": 10, "state": "open"})
+    after = dict(world.raw("SELECT id, state FROM tickets"))
+    assert {id_: after[id_] for id_ in before} == before
+    with pytest.raises(NotUnique):
+        world.execute(insert(tickets), {"id": 11, "shop": "acme", "customer": 3, "state": "open"})
+    engine.dispose()

@@ -124,3 +124,31 @@ def test_where_another_table_says_whose_rows_are_it_is_refused(people: World) ->
         pytest.raises(errors.UnsupportedQuery, match="another table"),
     ):
         people.execute(statement, [{"id": 1, "school": "Hogwarts"}])
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"shop": "globex"}, ("name",)),
+        ({"person": "bob"}, ("name", "card")),
+        ({"id": 5}, ("card",)),
+        ({"id": 5}, ()),
+    ],
+    ids=["tenant", "subject", "key", "key alone"],
+)
+def test_it_does_not_make_a_row_anothers(
+    people: World, values: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    """Values that it leaves as they are would stay sealed for whom the row was."""
+    with pytest.raises(errors.UnsupportedQuery, match="on which the keys of its encrypted values depend"):
+        upsert(people, ADA, names, **values)
+    assert there(people) == [(1, "acme", "ada", "Ada", "4111", 0)]
+
+
+def test_what_only_takes_the_proposed_tenant_along_leaves_others_rows_alone(people: World) -> None:
+    """Although it sets nothing that is encrypted."""
+    upsert(people, {**ADA, "shop": "globex", "visits": 9}, ("shop", "visits"))
+    upsert(people, {**ADA, "id": 7, "visits": 9}, ("id", "visits"), "number")
+    assert there(people) == [(1, "acme", "ada", "Ada", "4111", 0)]
+    upsert(people, {**ADA, "visits": 9}, ("shop", "visits"))
+    assert there(people) == [(1, "acme", "ada", "Ada", "4111", 9)]

@@ -66,4 +66,5 @@ class Sealed(tuple[Any, ...]):
 class Claim(Sealed):
     """A cell that takes several steps: what is written first, what follows it in turn, and what stays."""
 
-    __slots__ = ()
+    # Without slots, for a tuple has no room for any.
+    tenant: str

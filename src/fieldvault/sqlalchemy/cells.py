@@ -19,4 +19,6 @@ def cell_of(
     if not unique or len(keys.usable) == 1:
         return Sealed((token,))
     others = [show(each) for each in keys.tokens(index, content)]
-    return Claim((*(each for each in others if each != token), token))
+    claim = Claim((*(each for each in others if each != token), token))
+    claim.tenant = keys.active.record.tenant
+    return claim

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Column, ForeignKeyConstraint, PrimaryKeyConstraint, Table, UniqueConstraint
 
 from fieldvault.errors import ConfigurationError
-from fieldvault.sqlalchemy.binding import encrypted_columns
+from fieldvault.sqlalchemy.binding import binding_of, encrypted_columns
 
 __all__ = ["check_column", "check_table", "default_of"]
 
@@ -57,17 +57,19 @@ def check_table(table: Table) -> None:
     """
     unmatched = [each for each in encrypted_columns(table) if not each.type.deterministic]  # type: ignore[attr-defined]
     keys = [each for each in table.constraints if isinstance(each, _KEYS)]
+    indexes = binding_of(table.metadata).index_columns.get(table, ())
     for columns, refused in (
         *((each.columns, unmatched) for each in table.constraints if isinstance(each, UniqueConstraint)),
         *((each.columns, unmatched) for each in table.indexes),
-        *((each.columns, encrypted_columns(table)) for each in keys),
+        *((each.columns, [*encrypted_columns(table), *indexes]) for each in keys),
     ):
         for column in refused:
             if any(each is column for each in columns):
                 raise ConfigurationError(
-                    f"{table.name}.{column.name} is encrypted, and a constraint or an index of the table has "
-                    "it; ciphertexts of one value differ: let that have a BlindIndex beside it, or make the "
-                    "column deterministic=True, which may be unique or indexed, and is still no key"
+                    f"{table.name}.{column.name} is encrypted, or a blind index, and a constraint or an "
+                    "index of the table has it; ciphertexts of one value differ: let that have a BlindIndex "
+                    "beside it, or make the column deterministic=True; either may be unique or indexed, and "
+                    "is no key"
                 )
 
 

@@ -14,7 +14,7 @@ from fieldvault.sqlalchemy.before_flush import fetch_keys
 from fieldvault.sqlalchemy.binding import RowScope, binding_of, encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.bulk import carry_bulk
-from fieldvault.sqlalchemy.claims import settle
+from fieldvault.sqlalchemy.claims import give_up, settle
 from fieldvault.sqlalchemy.columns import check_table
 from fieldvault.sqlalchemy.deterministic import is_deterministic
 from fieldvault.sqlalchemy.identity import check_key
@@ -55,6 +55,7 @@ def protect(base: type[DeclarativeBase], vault: Vault) -> None:
         event.listen(Engine, "after_execute", settle)
         event.listen(Engine, "before_cursor_execute", refuse_unsupported)
         event.listen(Engine, "after_cursor_execute", check_rows)
+        event.listen(Engine, "handle_error", give_up)
         event.listen(Engine, "handle_error", name_the_field, retval=True)
         event.listen(Session, "before_flush", fetch_keys)
         event.listen(Session, "do_orm_execute", carry_bulk)

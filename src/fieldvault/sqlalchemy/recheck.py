@@ -14,7 +14,6 @@ from typing import Any, cast
 from sqlalchemy import Select
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import operators, visitors
-from sqlalchemy.sql.elements import BooleanClauseList, Grouping
 
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.bound_index import BoundIndex
@@ -22,6 +21,7 @@ from fieldvault.sqlalchemy.carrier import Sealed
 from fieldvault.sqlalchemy.indexing import content_maker
 from fieldvault.sqlalchemy.matching import Match
 from fieldvault.sqlalchemy.origins import origin
+from fieldvault.sqlalchemy.wheres import conjuncts
 
 __all__ = ["Condition", "Recheck", "conditions_of", "rechecks_of"]
 
@@ -59,7 +59,7 @@ def rechecks_of(statement: Any, compiled: Any) -> Sequence[Recheck]:
         isinstance(statement, Select)
         and statement._limit_clause is statement._offset_clause is statement._fetch_clause is None
     )
-    needed = list(_conjuncts(statement._where_criteria)) if can_leave_out else []
+    needed = list(conjuncts(statement._where_criteria)) if can_leave_out else []
     return [_recheck(match, needed, compiled) for match in found]
 
 
@@ -90,17 +90,6 @@ def _recheck(match: Match, needed: Sequence[Any], compiled: Any) -> Recheck:
         f"values: select {index.sources[0].key} itself with the rows that match, without LIMIT, OR and NOT, "
         "and count, update or delete by what came back"
     )
-
-
-def _conjuncts(criteria: Iterable[Any]) -> Iterable[Any]:
-    """The conditions that all have to hold."""
-    for each in criteria:
-        if isinstance(each, Grouping):
-            yield from _conjuncts([each.element])
-        elif isinstance(each, BooleanClauseList) and each.operator is operators.and_:
-            yield from _conjuncts(each.clauses)
-        else:
-            yield each
 
 
 def _sought(parameters: dict[str, Any], name: str) -> frozenset[bytes]:

@@ -16,10 +16,10 @@ from sqlalchemy.engine import Compiled, Dialect, ExecutionContext
 
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.keys.records import KeySlot
+from fieldvault.sqlalchemy import claims
 from fieldvault.sqlalchemy.binding import encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
-from fieldvault.sqlalchemy.claims import expose
 from fieldvault.sqlalchemy.embedded import Embedded
 from fieldvault.sqlalchemy.identity import named_in
 from fieldvault.sqlalchemy.queries import refuse_questions
@@ -27,6 +27,7 @@ from fieldvault.sqlalchemy.rows import Rows
 from fieldvault.sqlalchemy.types import Encrypted
 from fieldvault.sqlalchemy.upserts import within_scope
 from fieldvault.sqlalchemy.waiting import fetch_index_keys, fetch_slots
+from fieldvault.sqlalchemy.wheres import named_in_where, values_of
 
 __all__ = ["refuse_unsupported", "seal_rows"]
 
@@ -46,10 +47,12 @@ def seal_rows(
     """
     if isinstance(statement, Insert):
         sealed = _seal_insert(connection.dialect, statement, rows, row)
-        expose(connection, sealed[0], sealed[1] or [sealed[2]])
+        claims.hold(connection, sealed[0], sealed[1] or [sealed[2]], options)
         return sealed
     if isinstance(statement, Update):
-        return _seal_update(connection.dialect, statement, rows, row)
+        sealed = _seal_update(connection.dialect, statement, rows, row)
+        claims.hold(connection, sealed[0], sealed[1] or [sealed[2]], options)
+        return sealed
     if isinstance(statement, TextClause):
         return _seal_text(connection.dialect, statement, rows, row)
     if isinstance(statement, Compiled):
@@ -103,10 +106,10 @@ def _seal_text(dialect: Dialect, statement: TextClause, rows: Sequence[Row], row
     if not types:
         return statement, rows, row
     for type_ in types.values():
-        if indexes_of(type_.bound.table):
+        if indexes_of(type_.bound.table) or type_.deterministic:
             raise UnsupportedQuery(
-                f"{type_.field} has a blind index, which text() would leave as it is; "
-                "use insert() or update()"
+                f"{type_.field} is deterministic or has a blind index, and text() does not say what it does "
+                "with the value; use select(), insert() or update()"
             )
     sealed = [{**each, **_seal_ambient(dialect, types, each)} for each in rows or [row]]
     return (statement, sealed, row) if rows else (statement, rows, sealed[0])
@@ -179,26 +182,34 @@ def _seal_update(dialect: Dialect, statement: Update, rows: Sequence[Row], row: 
     types = {str(column.key): column.type for column in columns} | embedded.encrypted
     own = columns[0].table if columns else None
     for type_ in embedded.encrypted.values():
-        if type_.bound.table is not own and indexes_of(type_.bound.table):
+        if type_.bound.table is not own and (indexes_of(type_.bound.table) or type_.deterministic):
             raise UnsupportedQuery(
-                f"the statement writes {type_.field}, which has a blind index, through another table; "
-                "update its own table"
+                f"the statement writes {type_.field}, which is deterministic or has a blind index, through "
+                "another table; update its own table"
             )
     sealing = Rows(columns, dialect) if columns else None
+    named = {} if own is None else named_in_where(statement, own)
     if sealing is not None:
         sealing.fetch_keys(_owners_carried(rows or [row]))
     sealed = [
-        {**each, **embedded.places(_seal_row(dialect, types, embedded.supplied(each), sealing))}
+        {
+            **each,
+            **embedded.places(
+                _seal_row(dialect, types, {**values_of(named, each), **embedded.supplied(each)}, sealing)
+            ),
+        }
         for each in rows or [row]
     ]
     literals = embedded.literals()
     if sealing is not None:
         sealing.check_move(literals)
-    put = _seal_row(dialect, types, literals, sealing)
+    # What stands in the statement goes to the rows of all parameters.
+    first = values_of(named, row if not rows else {}) if len(rows) < 2 else {}
+    put = _seal_row(dialect, types, {**first, **literals}, sealing)
     replaced = embedded.replaced(put)
     written_here = any(key in literals for key in types)
     if sealing is not None and (written_here or any(_has_plain(types, each) for each in rows or [row])):
-        replaced = sealing.within_scope(replaced, {**literals, **(rows or [row])[0]})
+        replaced = sealing.within_scope(replaced, {**first, **literals, **(rows or [row])[0]})
     return (replaced, sealed, row) if rows else (replaced, rows, sealed[0])
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from fieldvault.sqlalchemy.binding import encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 
-__all__ = ["NotUnique", "is_unique", "name_the_field", "named"]
+__all__ = ["NotUnique", "is_unique", "name_the_field", "named", "unique_sets"]
 
 
 class NotUnique(IntegrityError):
@@ -56,7 +56,13 @@ def named(error: IntegrityError, table: Table) -> NotUnique | None:
 
 def is_unique(table: Table, key: str) -> bool:
     """Whether a unique constraint or index has this column."""
-    return any(table.c[key] is member for each in _unique(table) for member in each.columns)
+    return bool(unique_sets(table, key))
+
+
+def unique_sets(table: Table, key: str) -> Sequence[Sequence[Column[Any]]]:
+    """The columns of each unique constraint, unique index or key that has this column."""
+    sets = [list(each.columns) for each in _unique(table)]
+    return [columns for columns in sets if any(member is table.c[key] for member in columns)]
 
 
 def _comparable(table: Table) -> Iterable[tuple[Column[Any], Sequence[Any]]]:
@@ -66,7 +72,12 @@ def _comparable(table: Table) -> Iterable[tuple[Column[Any], Sequence[Any]]]:
 
 
 def _unique(table: Table) -> Sequence[Any]:
-    found: list[Any] = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
+    # PostgreSQL's exclusion constraints by name, for they are of its dialect.
+    found: list[Any] = [
+        each
+        for each in table.constraints
+        if isinstance(each, UniqueConstraint) or type(each).__name__ == "ExcludeConstraint"
+    ]
     return [*found, *(each for each in table.indexes if each.unique)]
 
 
@@ -76,6 +87,7 @@ def _names(table: Table, column: Column[Any]) -> Iterable[str]:
         if any(member is column for member in each.columns):
             yield f"{table.name}.{column.name}"
             # Quoted, as PostgreSQL and MariaDB do: one name may begin with another.
-            for name in (each.name, f"{table.name}_{column.name}_key", column.name):
+            together = "_".join(member.name for member in each.columns)
+            for name in (each.name, f"{table.name}_{together}_key", next(iter(each.columns)).name):
                 yield f'"{name}"'
                 yield f"'{name}'"

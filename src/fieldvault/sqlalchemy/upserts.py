@@ -12,7 +12,7 @@ from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.binding import RowScope
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.embedded import is_null, type_of
-from fieldvault.sqlalchemy.identity import key_of
+from fieldvault.sqlalchemy.identity import key_of, row_bound
 
 __all__ = ["within_scope"]
 
@@ -21,30 +21,50 @@ def within_scope(statement: Insert, table: Table, scope: RowScope | None) -> Ins
     """The upsert, so that it changes rows of the same tenant and subject only, and leaves others as they are.
 
     Their values would be sealed for another one. The same for the primary key, where values are bound to it.
-    What sets no encrypted column is left alone.
+    What sets neither an encrypted column nor one that chooses keys is left alone.
 
     Raises:
         UnsupportedQuery: an encrypted column gets anything but its own column of the row that was to be
-            inserted, or NULL; its blind index is left as it is; or another table says whose a row is.
+            inserted, or NULL; its blind index is left as it is; whose the row is, or its key, is set to
+            something else; or another table says whose a row is.
     """
     clause: Any = statement._post_values_clause
     assigned: Any = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or ()
     pairs = list(assigned.items() if isinstance(assigned, Mapping) else assigned)
     encrypted = [type_ for key, value in pairs if (type_ := _checked(table, key, value)) is not None]
     _check_indexes(table, pairs)
-    if not encrypted:
-        return statement
     columns = [] if scope is None else [each for each in (scope.tenant, scope.subject) if each is not None]
+    moving = _moving(statement, table, pairs, columns)
+    if not encrypted and not moving:
+        return statement
     if any(column.table is not table for column in columns):
         raise UnsupportedQuery(
             f"the rows of {table.name} leave it to another table to say whose they are, and an upsert may "
             "meet anybody's; select the row, and insert it or change the loaded object"
         )
-    if any(type_.bind_row for type_ in encrypted):
+    if row_bound(table):
         columns.extend(key_of(table))
     if not columns:
         return statement
     return _narrowed(statement, table, and_(*(_same(statement, table, each) for each in columns)))
+
+
+def _moving(statement: Any, table: Table, pairs: list[tuple[Any, Any]], columns: list[Any]) -> bool:
+    """Whether columns are set on which the keys of the values depend, each to its own proposed value."""
+    deciding = {str(each.key) for each in columns if each.table is table}
+    if row_bound(table):
+        deciding.update(str(each.key) for each in key_of(table))
+    given = {key if isinstance(key, str) else str(key.key): value for key, value in pairs}
+    moving = deciding.intersection(given)
+    proposed = _proposed(statement) if moving else {}
+    for name in moving:
+        value: Any = given[name]
+        if value is not proposed[name] and not (_is_column(value) and value.shares_lineage(proposed[name])):
+            raise UnsupportedQuery(
+                f"the upsert sets {name} of {table.name}, on which the keys of its encrypted values depend; "
+                f"take it from the row that was to be inserted, or leave it out"
+            )
+    return bool(moving)
 
 
 def _same(statement: Any, table: Table, column: Any) -> ColumnElement[bool]:
