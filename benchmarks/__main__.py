@@ -9,6 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.backends import backend_rows
+from benchmarks.cached import cached_rows
 from benchmarks.keys import herd_rows, page_rows, round_robin_rows, shred_rows
 from benchmarks.lookups import lookup_rows
 from benchmarks.memory import memory_rows
@@ -39,6 +41,11 @@ class Extent:
     subjects: int = 1_000
     shred_sizes: tuple[int, ...] = (1_000, 100_000)
     keys: int = 10_000
+    page_tenants: int = 1_000
+    tenants_in_a_row: int = 200
+    cold_values: int = 100
+    warm_values: int = 1_000
+    cached_keys: int = 100_000
 
 
 QUICK = Extent(
@@ -58,6 +65,11 @@ QUICK = Extent(
     subjects=10,
     shred_sizes=(5, 50),
     keys=20,
+    page_tenants=10,
+    tenants_in_a_row=3,
+    cold_values=2,
+    warm_values=5,
+    cached_keys=20,
 )
 """Shows that everything runs. Its figures mean nothing."""
 
@@ -78,6 +90,14 @@ def measured(extent: Extent) -> Iterator[Row]:
     yield from page_rows(subjects=extent.subjects)
     yield from shred_rows(sizes=extent.shred_sizes)
     yield from memory_rows(keys=extent.keys)
+    yield from backend_rows(
+        tenants=extent.page_tenants,
+        row=extent.tenants_in_a_row,
+        cold=extent.cold_values,
+        warm=extent.warm_values,
+        callers=extent.callers,
+    )
+    yield from cached_rows(keys=extent.cached_keys)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from itertools import cycle
-from threading import Barrier
 from time import perf_counter
 from typing import Any
 
+from benchmarks.herds import check, tasks_meet, threads_meet
 from benchmarks.measure import Call, interleaved
 from benchmarks.peers import FIELD
 from benchmarks.report import Row, ratio_row
@@ -53,7 +52,7 @@ def herd_rows(*, callers: int, delay: float) -> Iterator[Row]:
         for kind, meet in (("threads", _threads), ("tasks", _tasks)):
             kms = made.kms(delay)
             with made.vault(kms) as cold:
-                _check(meet(cold, blob, callers), [TEXT] * callers)
+                check(meet(cold, blob, callers), [TEXT] * callers)
             yield Row("Cold caches", f"{callers} {kind} meet one cold key", kms.calls, "KMS calls", 1)
 
 
@@ -67,7 +66,7 @@ def page_rows(*, subjects: int) -> Iterator[Row]:
         kms = made.kms()
         with made.vault(kms) as cold, made.statements() as statements:
             begun = perf_counter()
-            _check(cold.decrypt_many(blobs, field=FIELD, tenant=TENANT), [TEXT] * subjects)
+            check(cold.decrypt_many(blobs, field=FIELD, tenant=TENANT), [TEXT] * subjects)
             took = perf_counter() - begun
         what = f"page of {subjects:,} values of {subjects:,} subjects"
         yield Row("Cold caches", what, statements.count, "key-store statements", 1, f"{took * 1e3:.0f} ms")
@@ -137,25 +136,8 @@ def _opening(vault: Vault, blobs: Sequence[tuple[bytes, str]]) -> Call:
 
 
 def _threads(vault: Vault, blob: bytes, callers: int) -> list[Any]:
-    together = Barrier(callers)
-
-    def call(_: int) -> Any:
-        together.wait()
-        return vault.decrypt(blob, field=FIELD, tenant=TENANT)
-
-    with ThreadPoolExecutor(callers) as pool:
-        return list(pool.map(call, range(callers)))
+    return threads_meet(partial(vault.decrypt, blob, field=FIELD, tenant=TENANT), callers)
 
 
 def _tasks(vault: Vault, blob: bytes, callers: int) -> list[Any]:
-    async def meet() -> list[Any]:
-        return await asyncio.gather(
-            *(vault.adecrypt(blob, field=FIELD, tenant=TENANT) for _ in range(callers))
-        )
-
-    return asyncio.run(meet())
-
-
-def _check(values: list[Any], expected: list[str]) -> None:
-    if values != expected:
-        raise AssertionError("a value came back as another than it went in")
+    return tasks_meet(partial(vault.adecrypt, blob, field=FIELD, tenant=TENANT), callers)

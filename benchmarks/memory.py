@@ -23,7 +23,7 @@ from benchmarks.report import Row
 from benchmarks.world import World
 from fieldvault.keys.records import KeySlot
 
-__all__ = ["memory_rows"]
+__all__ = ["memory_rows", "resident"]
 
 BUDGET = 2.5 * 1024
 TEXT = "0123456789abcdef0123456789abcdef"
@@ -55,9 +55,9 @@ def memory_rows(*, keys: int) -> Iterator[Row]:
 
 def _added(folder: Path, keys: int, way: str) -> int:
     if way == CIPHER:
-        before = _resident()
+        before = resident()
         kept = [AESGCM(AESGCM.generate_key(256)) for _ in range(keys)]
-        return _resident() - before if kept else 0
+        return resident() - before if kept else 0
     with World(folder).vault(max_keys=keys) as vault:
         packed = (folder / "blobs").read_bytes()
         size = len(packed) // keys
@@ -66,7 +66,7 @@ def _added(folder: Path, keys: int, way: str) -> int:
         vault.decrypt(blobs[0], field=FIELD, tenant=tenants[0])  # whatever is made once is made
         if way == TRACED:
             tracemalloc.start()
-        look = _traced if way == TRACED else _resident
+        look = _traced if way == TRACED else resident
         before = look()
         for first in range(0, keys, PAGE):
             vault.ring.prefetch(blobs=blobs[first : first + PAGE])
@@ -85,7 +85,8 @@ def _traced() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def _resident() -> int:
+def resident() -> int:
+    """What the operating system counts of this process now, in bytes, garbage collected before."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * getpagesize()
 

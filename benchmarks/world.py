@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, event
 
 from fieldvault import CachePolicy, Vault
 from fieldvault.errors import KMSError
-from fieldvault.keys.protocols import WrappedKey
+from fieldvault.keys.protocols import KMS, WrappedKey
 from fieldvault.keystores import SQLKeyStore
 from fieldvault.kms import LocalKMS
 
@@ -58,7 +58,8 @@ class CountingKMS:
     def _count(self) -> None:
         with self._lock:
             self.calls += 1
-        time.sleep(self._delay)
+        if self._delay:
+            time.sleep(self._delay)
 
 
 class Statements:
@@ -87,11 +88,15 @@ class World:
         self.engine = create_engine(f"sqlite:///{folder / 'keys.db'}")
         event.listen(self.engine, "connect", _without_waiting_for_the_disk)
 
+    def local(self) -> LocalKMS:
+        """The KMS by itself."""
+        return LocalKMS(self._root)
+
     def kms(self, delay: float = 0.0) -> CountingKMS:
         """The KMS, with a counter of its own."""
-        return CountingKMS(LocalKMS(self._root), delay)
+        return CountingKMS(self.local(), delay)
 
-    def vault(self, kms: CountingKMS | None = None, *, max_keys: int = 10_000) -> Vault:
+    def vault(self, kms: KMS | None = None, *, max_keys: int = 10_000) -> Vault:
         """A vault with an empty cache, and a lease that no measurement outlasts."""
         return Vault(
             kms=self.kms() if kms is None else kms,

@@ -414,8 +414,8 @@ def test_an_orm_update_brings_loaded_objects_along(world: World) -> None:
 
 def test_an_update_of_rows_with_scopes_wants_them_in_the_ambient_scope(world: World) -> None:
     """The error asks for the part that is missing; with it the value is right."""
-    world.save(Customer(id="li", shop="acme", name="x"))
-    statement = update(CUSTOMERS).where(CUSTOMERS.c.id == "li").values(name=SECRET)
+    world.save(Customer(id="li", shop="acme", name="x", city="Jena"))
+    statement = update(CUSTOMERS).where(CUSTOMERS.c.city == "Jena").values(name=SECRET)
     with pytest.raises(errors.ScopeRequired, match=r"vault\.scope\(tenant=…\)"):
         world.execute(statement)
     with (
@@ -426,6 +426,33 @@ def test_an_update_of_rows_with_scopes_wants_them_in_the_ambient_scope(world: Wo
     with world.vault.scope(tenant="acme", subject="li"):
         world.execute(statement)
     assert world.read(select(CUSTOMERS.c.shop, CUSTOMERS.c.id, CUSTOMERS.c.name)) == [("acme", "li", SECRET)]
+
+
+@pytest.mark.parametrize("how", ["values", "parameters", "alias", "ORM"])
+def test_an_update_whose_condition_names_its_rows_needs_no_scope(world: World, how: str) -> None:
+    """By equality of what says whose they are; a parameter's own name says nothing."""
+    people = (("li", "acme"), ("wu", "acme"), ("ada", "nordwind"))
+    world.save(*(Customer(id=id_, shop=shop, name=id_) for id_, shop in people))
+    table: Any = CUSTOMERS.alias() if how == "alias" else CUSTOMERS
+    named = (table.c.id == "li", table.c.shop == "acme")
+    if how == "parameters":
+        where = (table.c.id == bindparam("x"), table.c.shop == bindparam("customers_id"))
+        rows = [
+            {"x": "li", "customers_id": "acme", "new": "li!"},
+            {"x": "wu", "customers_id": "acme", "new": "wu!"},
+        ]
+        world.execute(update(table).where(*where).values(name=bindparam("new")), rows)
+    elif how == "ORM":
+        with world.session() as session:
+            session.execute(
+                update(Customer).where(Customer.id == "li", Customer.shop == "acme").values(name="li!")
+            )
+            session.commit()
+    else:
+        world.execute(update(table).where(*named).values(name="li!"))
+    with world.session() as session:
+        names = {each.id: each.name for each in session.scalars(select(Customer))}
+    assert names == {"li": "li!", "wu": "wu!" if how == "parameters" else "wu", "ada": "ada"}
 
 
 def test_an_update_of_other_columns_needs_no_scope(world: World) -> None:

@@ -208,14 +208,16 @@ class KeyLoader:
 
     def _slots_round(self, slots: list[KeySlot]) -> Mapping[KeySlot, Outcome | None]:
         snapshot = self._current(slots)
-        active = {slot: _active_of(snapshot, slot) for slot in slots}
+        found = _slots_in(snapshot, KeyState.ACTIVE)
+        active = {slot: found.get(slot) for slot in slots}
+        suspended = _slots_in(snapshot, KeyState.SUSPENDED)
         opened = self._unwrapper.admit(snapshot, [record.key_id for record in active.values() if record])
         outcome: dict[KeySlot, Outcome | None] = {}
         absent: list[KeySlot] = []
         for slot, record in active.items():
             if record is not None:
                 outcome[slot] = opened[record.key_id]
-            elif _is_suspended(snapshot, slot):
+            elif slot in suspended:
                 outcome[slot] = KeySuspended(
                     f"the key of tenant {slot.tenant!r} is suspended: reinstate it, or rotate"
                 )
@@ -225,13 +227,9 @@ class KeyLoader:
 
 
 def _active_of(snapshot: Snapshot, slot: KeySlot) -> KeyRecord | None:
-    for record in snapshot.records.values():
-        if record.state is KeyState.ACTIVE and record.slot == slot:
-            return record
-    return None
+    return _slots_in(snapshot, KeyState.ACTIVE).get(slot)
 
 
-def _is_suspended(snapshot: Snapshot, slot: KeySlot) -> bool:
-    return any(
-        record.state is KeyState.SUSPENDED and record.slot == slot for record in snapshot.records.values()
-    )
+def _slots_in(snapshot: Snapshot, state: KeyState) -> dict[KeySlot, KeyRecord]:
+    """The keys in a state by their slots; of one that has several in it, one of them."""
+    return {record.slot: record for record in snapshot.records.values() if record.state is state}
