@@ -51,6 +51,7 @@ class Filler:
         self._index = index
         self._keys = [str(source.key) for source in index.sources]
         self._content = content_maker(index, dialect)
+        self._unique = is_unique(index.table, index.key)
 
     def fill(self, row: Mapping[str, Any], tenant: str, into: dict[str, Any], *, whole: bool) -> None:
         """Put the token of what a row holds for the indexed columns into its dictionary.
@@ -79,6 +80,6 @@ class Filler:
                 index.binding.vault.ring.index_keys(tenant),
                 index.spec,
                 content,
-                unique=is_unique(index.table, index.key),
+                unique=self._unique,
             )
         )
