@@ -98,14 +98,15 @@ class Rig:
         rotation: RotationPolicy | None = None,
         *,
         ahead: float = 0,
+        reprove: bool = False,
         **options: Any,
     ) -> Party:
         """A vault with a cache of its own, as another process has.
 
-        Nothing is refreshed ahead unless a test is about that.
+        Nothing is refreshed ahead, and no permission proved again, unless a test is about that.
         """
         kms, store = FaultyKMS(self.kms), WatchedStore(self.store)
-        cache = replace(CachePolicy() if cache is None else cache, refresh_ahead=ahead)
+        cache = replace(CachePolicy() if cache is None else cache, refresh_ahead=ahead, reprove=reprove)
         vault = Vault(
             kms=kms,
             key_store=store,

@@ -32,6 +32,7 @@ from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
         {"refresh_ahead": 1},
         {"refresh_ahead": True},
         {"refresh_ahead": nan},
+        {"reprove": 1},
     ],
 )
 def test_a_cache_policy_that_cannot_work_is_refused(members: dict[str, Any]) -> None:

@@ -15,9 +15,11 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     create_engine,
+    delete,
     distinct,
     func,
     insert,
+    not_,
     select,
     union,
     update,
@@ -159,12 +161,50 @@ def test_a_query_looks_in_one_tenant(mail: World) -> None:
         mail.read(statement)
 
 
+def test_what_is_not_a_value_is_looked_for_in_one_tenant(mail: World) -> None:
+    """Other tenants' ciphertexts are never those of the scope's, whatever they hold."""
+    other = aliased(Box)
+    inner = select(Box.id, Box.shop, Box.plan).subquery()
+    boxes = BOXES.alias()
+    for statement in (
+        select(Box.id).where(Box.plan != "gold"),
+        select(Box.id).where(Box.plan.not_in(["gold"])),
+        select(Box.id).where(not_(Box.plan == "gold")),
+        select(Box.id).where(not_(Box.plan.in_(["gold"]))),
+        select(Box.id).where(not_(not_(Box.plan != "gold"))),
+        select(other.id).where(other.plan != "gold"),
+        select(inner.c.id).where(inner.c.plan != "gold"),
+        select(boxes.c.id).where(boxes.c.plan != "gold"),
+        select(Letter.id + 2).join(other, other.plan != "gold").where(Letter.id == 1),
+        select(Box.id).options(with_loader_criteria(Box, Box.plan != "gold")),
+        select(other.id).options(with_loader_criteria(Box, Box.plan != "gold", include_aliases=True)),
+    ):
+        assert found(mail, statement) == [(3,)], statement
+    # Nothing is not among no values.
+    assert found(mail, select(Box.id).where(Box.plan.not_in([]))) == [(1,), (2,), (3,)]
+    assert found(mail, select(Box.id).where(not_(Box.plan != "gold"))) == [(1,), (2,)]
+    assert found(mail, select(Box.id).where(Box.plan != "lead"), tenant="globex") == [(4,)]
+
+
+def test_an_update_or_a_delete_of_all_but_some_leaves_other_tenants_rows_alone(mail: World) -> None:
+    """By Core and by the ORM, whose session hears of it."""
+    with mail.vault.scope(tenant="globex"), mail.session() as session:
+        boxes = session.scalars(select(Box).where(Box.shop == "globex")).all()
+        session.execute(update(Box).where(Box.plan != "lead").values(plan="tin"))
+        session.commit()
+        assert [box.plan for box in boxes] == ["tin"]
+    with mail.vault.scope(tenant="globex"):
+        mail.execute(delete(BOXES).where(BOXES.c.plan != "lead"))
+    assert sorted(mail.raw("SELECT id FROM boxes")) == [(1,), (2,), (3,)]
+    assert found(mail, select(Box.plan, Box.id)) == [("gold", 1), ("gold", 2), ("lead", 3)]
+
+
 def test_rows_are_joined_grouped_and_made_distinct(mail: World) -> None:
     """Inside one tenant; values come back opened."""
     other = aliased(Letter)
     joined = select(Box.id, Letter.id).join(Letter, Box.address == Letter.to).where(Box.shop == "acme")
     assert found(mail, joined) == [(1, 1), (1, 2)]
-    same = select(Letter.id, other.id).where(Letter.to == other.to, Letter.id < other.id)
+    same = select(Letter.id, other.id).where(Letter.to == other.to, Letter.id < other.id, other.shop == "acme")
     assert found(mail, same) == [(1, 2)]
     of_acme = Box.shop == "acme"
     assert found(mail, select(Box.plan, func.count()).where(of_acme).group_by(Box.plan)) == [
@@ -182,8 +222,18 @@ def test_rows_are_joined_grouped_and_made_distinct(mail: World) -> None:
 
 def test_a_comparison_of_rows_wants_a_tenant(mail: World) -> None:
     """Across tenants equal values have other ciphertexts, and a group would be half of one."""
+    for statement in (
+        select(Box.plan, func.count()).group_by(Box.plan),
+        select(Box.plan).distinct(),
+        select(func.count(distinct(Box.plan))),
+        select(Box.id).join(Letter, Box.address == Letter.to),
+        select(Box.plan).union(select(Box.plan)),
+    ):
+        with mail.statements() as sent, pytest.raises(errors.UnsupportedQuery, match="shop is equal to one"):
+            found(mail, statement)
+        assert sent == []
     with pytest.raises(errors.ScopeRequired):
-        mail.read(select(Box.plan, func.count()).group_by(Box.plan))
+        mail.read(select(Box.plan, func.count()).where(Box.shop == "acme").group_by(Box.plan))
 
 
 def test_a_unique_constraint_holds_inside_a_tenant(mail: World) -> None:
@@ -228,6 +278,38 @@ def test_what_ciphertexts_cannot_answer_is_refused(mail: World, question: str) -
     with mail.statements() as sent, pytest.raises(errors.UnsupportedQuery):
         found(mail, REFUSED[question]())
     assert sent == []
+
+
+@pytest.mark.parametrize("option", [{"padding": 32}, {"storage": "text"}], ids=["padding", "storage"])
+def test_columns_whose_cells_look_different_are_not_compared(
+    sqlite_url: str, make_vault: MakeVault, option: dict[str, Any]
+) -> None:
+    """The same value has another ciphertext there: a join would find nothing."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class One(Own):
+        __tablename__ = "ones"
+        __vault__ = KeyScope(tenant="shop")
+        id: Mapped[int] = mapped_column(primary_key=True)
+        shop: Mapped[str]
+        plan: Mapped[str] = mapped_column(Encrypted(String(20), deterministic=True, field="plan"))
+        same: Mapped[str] = mapped_column(Encrypted(String(90), deterministic=True, field="plan"))
+        other: Mapped[str] = mapped_column(Encrypted(String(20), deterministic=True, field="plan", **option))
+
+    engine = create_engine(sqlite_url)
+    world = world_of(Own, engine, make_vault())
+    world.save(One(id=1, shop="acme", plan="gold", same="gold", other="gold"))
+    assert found(world, select(One.id).where(One.plan == One.same)) == [(1,)]
+    conditions: list[Callable[[], Any]] = [
+        lambda: One.plan == One.other,
+        lambda: One.other.in_(select(One.plan)),
+    ]
+    for condition in conditions:
+        with pytest.raises(errors.UnsupportedQuery, match="plan is encrypted"):
+            found(world, select(One.id).where(condition()))
+    engine.dispose()
 
 
 def test_a_moved_value_is_refused(mail: World) -> None:

@@ -75,6 +75,11 @@ class Prover:
                 self._extend(permission, self._clock())
         return permission
 
+    def unavailable(self, permission: Permission) -> None:
+        """The KMS was asked for a key that depends on this, and was unavailable: not again at once."""
+        with self._cache.lock:
+            self._run_until(permission, self._clock(), min(_PAUSE, self._policy.lease), 0.5)
+
     def ensure(self, keys: Iterable[CachedKey]) -> None:
         """Ask the KMS about the root keys of these keys whose permission ran out; one call for all.
 
@@ -99,7 +104,10 @@ class Prover:
 
     def _stale(self, keys: Iterable[CachedKey]) -> _Held:
         now = self._clock()
-        return _by_permission(key for key in keys if not key.evicted and key.permission.until <= now)
+        # One whose age is over is unwrapped anyway, and that is the proof.
+        return _by_permission(
+            key for key in keys if not key.evicted and key.permission.until <= now < key.expires
+        )
 
     def _run(self, held: _Held, load: Callable[[list[Permission]], Mapping[Permission, None]]) -> None:
         for problem in self._flight.run(held, load).values():
@@ -137,10 +145,9 @@ class Prover:
         with self._cache.lock:
             if isinstance(answer, Secret):
                 self._extend(permission, asked_at)
-            elif isinstance(answer, KMSUnavailable) and permission.until > -inf:
-                self._run_until(permission, self._clock(), min(_PAUSE, self._policy.lease), 0.5)
+            elif isinstance(answer, KMSUnavailable):
+                self.unavailable(permission)
             else:
-                permission.until, permission.due_at = -inf, inf
                 self._cache.drop_dependent(permission)
 
     def _extend(self, permission: Permission, asked_at: float) -> None:

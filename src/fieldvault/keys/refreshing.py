@@ -167,7 +167,7 @@ class Refresher:
             key.permission: key
             for key in self._cache.held()
             if key.permission.due_at <= now < key.permission.until
-            and key.served_until >= key.permission.asked_at
+            and key.served_until > key.permission.asked_at
         }
         with self._cache.lock:
             for permission in found:

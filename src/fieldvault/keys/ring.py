@@ -205,6 +205,19 @@ class KeyRing:
         self.budget.stock(key for key in outcome.values() if isinstance(key, CachedKey))
         return {slot: key for slot, key in outcome.items() if isinstance(key, Exception)}
 
+    def prefetch_index(self, tenants: Iterable[str]) -> None:
+        """Have the active index keys of tenants in the cache, in one batch.
+
+        A key that cannot be had is no error here: its use is.
+
+        Raises:
+            ConfigurationError: a tenant cannot be a name.
+        """
+        slots = [KeySlot(tenant, None, Purpose.INDEX) for tenant in tenants]
+        for slot in slots:
+            _check_names(slot)
+        self.loader.active(slots)
+
     def stats(self) -> Stats:
         """The figures of now."""
         return self.meter.read(

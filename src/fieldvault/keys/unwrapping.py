@@ -170,7 +170,10 @@ class Unwrapper:
         A key that was refused is forgotten, and so is what it wraps.
         """
         if isinstance(error, KMSUnavailable):
-            return self.outlast(self._cache.get(record.key_id), error)
+            key = self._cache.get(record.key_id)
+            if key is not None:
+                self._prover.unavailable(key.permission)
+            return self.outlast(key, error)
         self._cache.discard(record.key_id)
         return error
 

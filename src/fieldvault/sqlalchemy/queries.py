@@ -9,12 +9,12 @@ that is rotated equal values have two ciphertexts, and the answer would be wrong
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import CompoundSelect, Exists, ScalarSelect, Select, Table
+from sqlalchemy import Column, CompoundSelect, Exists, ScalarSelect, Select, Table
 from sqlalchemy.engine import ExecutionContext
-from sqlalchemy.sql import operators
+from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import (
     BinaryExpression,
     BindParameter,
@@ -36,7 +36,7 @@ from sqlalchemy.sql.selectable import _CompoundSelectKeyword
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.deterministic import are_comparable, is_deterministic
 from fieldvault.sqlalchemy.matching import Match, keys_of_search
-from fieldvault.sqlalchemy.origins import is_null
+from fieldvault.sqlalchemy.origins import is_null, origin
 from fieldvault.sqlalchemy.recheck import Recheck, rechecks_of
 from fieldvault.sqlalchemy.types import Encrypted
 
@@ -94,7 +94,35 @@ def _questions(compiled: Any) -> _Known:
         return _Known((), ())
     alike: dict[Encrypted, None] = {}
     _look_through(statement, statement, alike)
+    if alike:
+        _check_tenant_is_named(statement, alike)
     return _Known(rechecks_of(statement, compiled), list(alike))
+
+
+def _check_tenant_is_named(statement: ClauseElement, alike: Iterable[Encrypted]) -> None:
+    """Rows that are compared with each other are one tenant's: another tenant's are sealed otherwise.
+
+    The columns of one comparison keep to one tenant together, so that it is enough to name it for one.
+    """
+    scopes = {type_: type_.bound.binding.scopes.get(type_.bound.table) for type_ in alike}
+    tenants = [
+        scope.tenant
+        for type_, scope in scopes.items()
+        if scope is not None and scope.tenant is not None and scope.tenant.table is type_.bound.table
+    ]
+    if len(tenants) < len(scopes):
+        # A model that leaves it to the scope, or to another table, has no column here to name it by.
+        return
+    for each in visitors.iterate(statement):
+        if isinstance(each, BinaryExpression) and each.operator is operators.eq:
+            sides = (each.left, each.right)
+            named = any(_is(side, tenant) for side in sides for tenant in tenants)
+            if named and any(isinstance(side, BindParameter) for side in sides):
+                return
+    raise UnsupportedQuery(
+        f"the statement compares rows with each other by {next(iter(alike)).field}, which is sealed otherwise "
+        f"for each tenant: say whose rows they are, by a condition that {tenants[0]} is equal to one value"
+    )
 
 
 def _check_one_key(type_: Encrypted) -> None:
@@ -105,6 +133,12 @@ def _check_one_key(type_: Encrypted) -> None:
             "two ciphertexts: until `fieldvault index rebuild` and `fieldvault index drop` are done, compare "
             "with values, or join and group in Python"
         )
+
+
+def _is(element: Any, column: Column[Any]) -> bool:
+    """Whether it shows a table's column; the ORM's notes make another object of it."""
+    shown = origin(element)[0]
+    return shown is not None and (shown.table.key, shown.key) == (column.table.key, column.key)
 
 
 def _look_through(element: Any, owner: Any, alike: dict[Encrypted, None]) -> None:

@@ -118,6 +118,19 @@ def test_a_key_takes_over_from_a_previous_one(root_key: RootKey) -> None:
         root_key.open().unwrap(both.wrap(KEY, context=CONTEXT), context=CONTEXT)
 
 
+def test_a_root_key_is_named_where_it_is_known(root_key: RootKey) -> None:
+    """By tenant where each has its own; with previous ones each wrapped key stands for itself."""
+    other = {**CONTEXT, "tenant": "globex"}
+    alone = root_key.open()
+    assert alone.root_key_of(b"a", context=CONTEXT) == alone.root_key_of(b"b", context=other)
+    own = root_key.open(tenant_key="alias/own-{tenant}")
+    assert own.root_key_of(b"a", context=CONTEXT) == own.root_key_of(b"b", context=CONTEXT)
+    assert own.root_key_of(b"a", context=CONTEXT) != own.root_key_of(b"a", context=other)
+    former = root_key.open(previous=["alias/former"])
+    assert former.root_key_of(b"a", context=CONTEXT) != former.root_key_of(b"b", context=CONTEXT)
+    assert former.root_key_of(b"a", context=CONTEXT) == former.root_key_of(b"a", context=CONTEXT)
+
+
 def test_an_outage_is_not_asked_about_under_the_previous_key(root_key: RootKey) -> None:
     """It would only take as long again."""
     kms = root_key.open(previous=["alias/a", "alias/b"], endpoint_url=f"http://{LOOPBACK}:{free_port()}")

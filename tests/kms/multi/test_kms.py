@@ -1,7 +1,7 @@
 """``MultiKMS``: any member unwraps, and which error it is when none does."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,22 @@ def test_any_one_member_is_enough(
     request.getfixturevalue(dead).fail(error("out"))
     assert multi.unwrap(wrapped, context=A) == KEY
     assert list(multi.unwrap_many([WrappedKey(wrapped, A)])) == [KEY]
+
+
+def test_a_root_key_is_that_of_every_member_that_holds_a_part(east: FaultyKMS, west: FaultyKMS) -> None:
+    """Only those of all of them together can be refused."""
+
+    class Named(FaultyKMS):
+        def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
+            assert self.unwrap(wrapped, context=context) == KEY
+            return context["tenant"]
+
+    multi = MultiKMS({"east": Named(east), "west": west})
+    a, b = multi.wrap(KEY, context=A), multi.wrap(KEY, context=B)
+    assert multi.root_key_of(a, context=A) == "east: a; west: "
+    assert multi.root_key_of(b, context=B) == "east: b; west: "
+    both = MultiKMS({"east": None, "west": west})
+    assert both.root_key_of(a, context=A) == both.root_key_of(b, context=B) == "east: ; west: "
 
 
 def test_the_preferred_member_is_asked_alone(multi: MultiKMS, east: FaultyKMS, west: FaultyKMS) -> None:

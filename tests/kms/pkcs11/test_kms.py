@@ -111,6 +111,8 @@ def test_a_wrapped_key_names_the_version_that_wrapped_it(kms: PKCS11KMS) -> None
     assert kms.rotate_root_key() == 2
     second = kms.wrap(KEY, context=CONTEXT)
     assert [version_of(each[1:9]) for each in (first, second)] == [1, 2]
+    names = [kms.root_key_of(each, context=CONTEXT) for each in (first, second, first)]
+    assert (names[0] == names[2], names[0] == names[1]) == (True, False)
     assert kms.check().endswith("versions 1, 2")
 
 

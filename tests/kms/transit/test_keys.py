@@ -244,6 +244,19 @@ class TestKeyATenant:
         assert [kms.version_of(each) for each in new if isinstance(each, bytes)] == [2, 1]
         assert kms.unwrap_many([WrappedKey(new[0], CONTEXT), WrappedKey(new[1], OTHER)]) == [KEY, KEY]  # type: ignore[arg-type]
 
+    def test_it_is_named_with_its_version(self, tenancy: Tenancy, open_kms: Open) -> None:
+        """What can be refused by itself has a name of its own."""
+        kms = open_kms(token=tenancy.server.root_token, dedicated=True)
+        shared = open_kms(token=tenancy.server.root_token).wrap(KEY, context=CONTEXT)
+        ours, theirs = kms.wrap(KEY, context=CONTEXT), kms.wrap(KEY, context=OTHER)
+        kms.rotate_root_key("acme")
+        new = kms.rewrap(ours, context=CONTEXT)
+        named = [kms.root_key_of(each, context=CONTEXT) for each in (shared, ours, new)]
+        assert named == [
+            f"{tenancy.key}{end}" for end in (" version 1", "-acme version 1", "-acme version 2")
+        ]
+        assert kms.root_key_of(theirs, context=OTHER) not in named
+
     def test_destroyed_it_opens_nothing_and_others_do(self, tenancy: Tenancy, open_kms: Open) -> None:
         """Again is no error, and neither is a tenant that never had one; a mount that is not there is one."""
         kms = open_kms(token=tenancy.token("A key a tenant"), dedicated=True)

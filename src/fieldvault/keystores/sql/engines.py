@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
 from fieldvault.errors import ConfigurationError
+from fieldvault.keystores.sql.stalls import bound_waits, limits
 
 __all__ = ["BUSY_SECONDS", "anchored", "check_engine", "check_transactions", "open_engine"]
 
@@ -47,7 +48,9 @@ def open_engine(url: str) -> Engine:
             pool = None if parsed.get_dialect().is_async else QueuePool
             options = {} if "timeout" in parsed.query else {"timeout": BUSY_SECONDS}
             return create_engine(parsed, hide_parameters=True, connect_args=options, poolclass=pool)
-        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+        return bound_waits(
+            create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=limits(parsed))
+        )
     except ModuleNotFoundError as error:
         problem = f"the key store's database driver {error.name} is not installed"
         if parsed.get_backend_name() in _TESTED:

@@ -175,12 +175,12 @@ class MultiKMS:
 
     def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
         """The root keys of all members that hold a part: those that do are refused together."""
-        names = []
-        for name, part in self._parsed(wrapped).parts.items():
-            kms = self._members.at_hand.get(name)
-            told = kms.root_key_of(part, context=context) if isinstance(kms, ManyRootKeys) else ""
-            names.append(f"{name}: {told}")
-        return "; ".join(names)
+        parts = self._parsed(wrapped).parts
+        told = dict.fromkeys(parts, "")
+        for name, kms in self._members.at_hand.items():
+            if name in parts and isinstance(kms, ManyRootKeys):
+                told[name] = kms.root_key_of(parts[name], context=context)
+        return "; ".join(f"{name}: {root_key}" for name, root_key in told.items())
 
     def check(self) -> str:
         """Have each member at hand prove itself.
