@@ -1,5 +1,6 @@
 """``fieldvault index rotate``, ``status``, ``rebuild`` and ``drop``."""
 
+import sqlite3
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -84,7 +85,11 @@ def test_before_every_process_knows_the_new_key_nothing_is_rebuilt() -> None:
     begun = call("index", "status", "jena", "--json").document
     assert [key["key_id"] for key in begun["former"]] == [before["active"]["key_id"]]
     assert begun["settled"] is False
-    for command in (("rebuild", "jena", *DATABASE), ("drop", "jena", "--yes"), ("rotate", "jena")):
+    for command in (
+        ("rebuild", "jena", *DATABASE),
+        ("drop", "jena", "--yes", "--unchecked"),
+        ("rotate", "jena"),
+    ):
         refused = call("index", *command)
         assert refused.code != 0
         assert "former" in refused.err
@@ -96,14 +101,22 @@ def test_rows_are_rebuilt_and_the_former_key_is_dropped() -> None:
     assert call("index", "rotate", "jena").code == 0
     assert "every process writes under the active key" in call("index", "status", "jena").out
     document = call("index", "rebuild", "jena", *DATABASE, "--json").document
-    assert document == {"rows": 3, "rewritten": 3, "cleared": 0, "left": 0, "conflicts": []}
+    assert document == {
+        "rows": 3,
+        "rewritten": 3,
+        "cleared": 0,
+        "left": 0,
+        "lost": 0,
+        "pending": False,
+        "conflicts": [],
+    }
     again = call("index", "rebuild", "jena", *DATABASE)
     assert again.code == 0
     assert "No row of this database needs the former key any more." in again.out
-    declined = call("index", "drop", "jena", typed="no\n")
+    declined = call("index", "drop", "jena", *DATABASE, typed="no\n")
     assert declined.code != 0
     assert call("index", "status", "jena", "--json").document["former"]
-    dropped = call("index", "drop", "jena", typed="jena\n")
+    dropped = call("index", "drop", "jena", *DATABASE, typed="jena\n")
     assert dropped.code == 0
     assert "Destroyed 1 former index key of jena." in dropped.out
     with Vault.open("fieldvault.toml") as vault:
@@ -115,10 +128,17 @@ def test_rows_are_rebuilt_and_the_former_key_is_dropped() -> None:
     ("changed", "says"),
     [
         (("--models", "nowhere:Base"), "there is no module 'nowhere'"),
+        (("--models", ":Base"), "name a module and the declarative base"),
         (("--models", "library_models"), "name a module and the declarative base"),
         (("--models", "library_models:Reader2"), "name a module and the declarative base"),
         (("--database", "nonsense"), "no URL of a database"),
         (("--database", "nodb://x"), "no URL of a database"),
+        (("--database", "sqlite:///elsewhere.db"), "there is no file elsewhere.db"),
+        (
+            ("--database", "postgresql+psycopg://u:hidden@127.0.0.1:1/db"),
+            "cannot be reached: OperationalError",
+        ),
+        (("--patience", "-1"), "--patience"),
     ],
 )
 @pytest.mark.usefixtures("library")
@@ -126,7 +146,44 @@ def test_what_cannot_be_found_is_named(changed: tuple[str, str], says: str) -> N
     """Before anything is opened."""
     answer = call("index", "rebuild", "jena", *DATABASE, *changed)
     assert answer.code == 2
-    assert says in answer.err
+    assert says in " ".join(answer.err.split())
+    assert "hidden" not in answer.err
+    assert not Path("elsewhere.db").exists()
+
+
+def test_a_module_that_raises_is_told_without_its_words(library: Path) -> None:
+    """They may hold what the module knows."""
+    (library / "broken_models.py").write_text("raise ValueError('the password is hidden')")
+    answer = call("index", "rebuild", "jena", *DATABASE, "--models", "broken_models:Base")
+    assert answer.code == 2
+    assert "'broken_models' raises ValueError" in " ".join(answer.err.split())
+    assert "hidden" not in answer.err
+
+
+@pytest.mark.usefixtures("library", "settled")
+def test_a_database_that_fails_ends_with_one() -> None:
+    """A table of the models is not there: the driver's words, in one line."""
+    assert call("index", "rotate", "jena").code == 0
+    sqlite3.connect("empty.db").close()
+    answer = call("index", "rebuild", "jena", *DATABASE, "--database", "sqlite:///empty.db", "--json")
+    assert answer.code == ExitCode.PROBLEM
+    assert answer.document["error"]["message"].endswith("OperationalError: no such table: readers")
+
+
+@pytest.mark.usefixtures("library", "settled")
+def test_a_writer_from_before_is_waited_for_and_then_told() -> None:
+    """It ends with 1, and goes through when the writer has ended."""
+    assert call("index", "rotate", "jena").code == 0
+    quick = (*DATABASE, "--database", "sqlite:///library.db?timeout=0.01", "--patience", "0")
+    writer = sqlite3.connect("library.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    answer = call("index", "rebuild", "jena", *quick)
+    assert answer.code == ExitCode.PROBLEM
+    assert "has not ended" in answer.out
+    assert "No row of this database" not in answer.out
+    assert call("index", "rebuild", "jena", *quick, "--json").document["pending"] is True
+    writer.close()
+    assert call("index", "rebuild", "jena", *quick).code == 0
 
 
 @pytest.mark.usefixtures("library")
@@ -135,3 +192,16 @@ def test_a_tenant_without_an_index_key_is_told() -> None:
     answer = call("index", "rotate", "weimar")
     assert answer.code == ExitCode.NO_KEY
     assert "'weimar' has no active index key" in answer.err
+
+
+@pytest.mark.usefixtures("library", "settled")
+def test_a_key_is_not_dropped_before_somebody_looked_through_the_rows() -> None:
+    """Or said that it need not be; looking brings them under the new key."""
+    assert call("index", "rotate", "jena").code == 0
+    refused = call("index", "drop", "jena", "--yes")
+    assert refused.code == 2
+    assert "--unchecked" in refused.err
+    assert call("index", "drop", "jena", "--yes", *DATABASE).code == 0
+    assert call("index", "rebuild", "jena", *DATABASE, "--json").document["rewritten"] == 0
+    assert call("index", "rotate", "jena").code == 0
+    assert call("index", "drop", "jena", "--yes", "--unchecked").code == 0

@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    not_,
     select,
     text,
     update,
@@ -299,6 +300,27 @@ def test_updates_and_deletes_find_their_rows(club: World) -> None:
         session.execute(delete(Member).where(Member.email != "b@example.com"))
         session.commit()
         assert session.scalars(select(Member.id).order_by(Member.id)).all() == ["2", "4"]
+
+
+def test_what_is_not_a_value_is_looked_for_in_one_tenant(club: World) -> None:
+    """Other tenants' tokens are never those of the scope's, whatever they are of."""
+    club.save(*(Member(**_row(id_, shop)) for id_, shop in (("1", "acme"), ("2", "globex"))))
+    club.save(Member(**_row("3", email="b@example.com")))
+    other, members = aliased(Member), MEMBERS.alias()
+    for condition in (
+        Member.email != "b@example.com",
+        Member.email.not_in(["b@example.com", "c@example.com"]),
+        not_(Member.email == "b@example.com"),
+        Member.who_index != ("Bob", date(1815, 12, 10)),
+    ):
+        assert {"1"} <= set(found(club, condition)) <= {"1", "3"}, condition
+    with club.vault.scope(tenant="acme"), club.session() as session:
+        assert session.scalars(select(other.id).where(other.email != "b@example.com")).all() == ["1"]
+        one = select(members.c.id).where(members.c.email != "b@example.com")
+        assert session.scalars(one).all() == ["1"]
+        session.execute(delete(Member).where(Member.email != "b@example.com"))
+        session.commit()
+    assert sorted(club.raw("SELECT id FROM members")) == [("2",), ("3",)]
 
 
 def test_a_data_key_rotates_without_the_index_and_both_index_keys_are_searched(club: World) -> None:

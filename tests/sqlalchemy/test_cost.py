@@ -1,16 +1,26 @@
 """What a page costs in questions to the key store and calls of the KMS, whatever the number of its rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, select
-from sqlalchemy.orm import Session, joinedload, selectinload, subqueryload
+from sqlalchemy import String, create_engine, event, insert, select
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    joinedload,
+    mapped_column,
+    selectinload,
+    subqueryload,
+)
 
-from fieldvault import Vault
+from fieldvault import KeyScope, Vault, errors
+from fieldvault.keys.records import Purpose
 from fieldvault.kms import LocalKMS
-from fieldvault.sqlalchemy import protect
+from fieldvault.sqlalchemy import BlindIndex, Encrypted, protect
 from fieldvault.testing.fakes import FaultyKMS
+from tests.sqlalchemy.conftest import MakeVault, world_of
 from tests.sqlalchemy.shop import CUSTOMERS, SECRET, Base, Customer, Memo, Order
 from tests.sqlalchemy.world import World
 
@@ -191,6 +201,109 @@ def test_pages_of_yield_per_cost_about_one_query_each(cold: World) -> None:
         assert [len(page) for page in pages] == [250] * 4
     assert spent["kms"] == 1
     assert spent["fetch"] <= 5
+
+
+class Till(DeclarativeBase):
+    pass
+
+
+class Sale(Till):
+    """What is written takes a data key and an index key."""
+
+    __tablename__ = "sales"
+    __vault__ = KeyScope(tenant="shop")
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shop: Mapped[str] = mapped_column(String(20))
+    email: Mapped[str | None] = mapped_column(Encrypted(String(80)))
+    email_index: Mapped[bytes | None] = mapped_column(BlindIndex("email"))
+    code: Mapped[str | None] = mapped_column(Encrypted(String(20), deterministic=True))
+
+
+class Coupon(Till):
+    """What is written takes an index key."""
+
+    __tablename__ = "coupons"
+    __vault__ = KeyScope(tenant="shop")
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shop: Mapped[str] = mapped_column(String(20))
+    code: Mapped[str | None] = mapped_column(Encrypted(String(20), deterministic=True))
+
+
+SALES: Any = Sale.__table__
+COUPONS: Any = Coupon.__table__
+
+
+@pytest.fixture
+def till(sqlite_url: str, make_vault: MakeVault) -> Iterator[World]:
+    """Yield tables whose columns are searched."""
+    engine = create_engine(sqlite_url)
+    yield world_of(Till, engine, make_vault())
+    engine.dispose()
+
+
+def _sale(tenant: int) -> dict[str, Any]:
+    return {"shop": f"t{tenant}", "email": "a@example.com", "code": "A"}
+
+
+TILL: Mapping[str, Callable[[World], None]] = {
+    "flush": lambda till: till.save(*(Sale(**_sale(each)) for each in range(40))),
+    "bulk": lambda till: till.execute(insert(SALES), [_sale(each) for each in range(40)]),
+}
+
+
+@pytest.mark.parametrize("way", TILL)
+def test_index_keys_of_many_tenants_come_in_one_call(till: World, way: str) -> None:
+    """After that of the data keys; the key store is asked for each tenant's retired ones."""
+    TILL[way](till)
+    till.vault.ring.cache.drop(None)
+    with till.costs() as spent:
+        TILL[way](till)
+    assert spent == {"current": 2, "keys": 40, "kms": 2}
+    with till.costs() as spent:
+        TILL[way](till)
+    assert spent == {"kms": 0}
+
+
+def test_no_index_key_is_made_where_a_tenant_has_no_name(till: World) -> None:
+    """What cannot be a tenant is refused before the key store hears of any of them."""
+    with till.costs() as spent, pytest.raises(errors.ConfigurationError):
+        till.execute(insert(COUPONS), [{"shop": shop, "code": "a"} for shop in ("t1", "t" * 300, "t2")])
+    assert spent == {"kms": 0}
+
+
+def test_what_is_deterministic_takes_no_data_key(till: World) -> None:
+    """None is made, and none is unwrapped."""
+    ways: list[Callable[[], None]] = [
+        lambda: till.save(Coupon(shop="new", code="a")),
+        lambda: till.execute(insert(COUPONS), [{"shop": "new", "code": code} for code in "bc"]),
+    ]
+    for number, way in enumerate(ways):
+        till.vault.ring.cache.drop(None)
+        with till.costs() as spent:
+            way()
+        assert spent["kms"] == 1, number
+    assert [key.purpose for key in till.vault.keys("new")] == [Purpose.INDEX]
+
+
+@pytest.mark.parametrize("scope", [{"tenant": "acme"}, {"tenant": "acme", "subject": "li"}, {}])
+def test_a_flush_in_a_scope_has_its_keys_before_its_first_statement(
+    world: World, root_keys: Any, scope: dict[str, str]
+) -> None:
+    """Of models that leave it to the scope, or to the vault's default, whose their rows are."""
+    kms = FaultyKMS(LocalKMS(root_keys))
+    vault = Vault(kms=kms, key_store=world.store, default_tenant="us")
+    protect(Base, vault)
+    with vault.scope(**scope), world.session() as session:
+        session.add_all([Customer(id="li", shop=scope.get("tenant", "us")), Memo(body=SECRET)])
+        seen: list[tuple[str, int]] = []
+        event.listen(
+            world.engine,
+            "before_cursor_execute",
+            lambda *args: seen.append((args[2].split()[2], len(kms.calls))),
+        )
+        session.flush()
+    assert [table for table, _ in seen] == ["customers", "memos"]
+    assert {calls for _, calls in seen} == {len(kms.calls)} != {0}
 
 
 def test_a_flush_has_its_keys_before_its_first_statement(world: World, root_keys: Any) -> None:

@@ -361,6 +361,17 @@ def test_only_the_rows_of_one_page_are_lost_to_a_kill(
     all_found(shop)
 
 
+def test_what_was_dropped_too_early_is_counted(shop: World, settle: Callable[[], None]) -> None:
+    """The values are gone; nobody is told that all is well."""
+    shop.vault.rotate_index("acme")
+    settle()
+    _rebuild_one(shop)
+    shop.vault.drop_index("acme")
+    done = rebuild(Base, shop.engine, "acme")
+    assert (done.lost, done.left) == (1, 0)
+    assert found(shop, User.badge == "A") == [1]
+
+
 def test_an_index_that_never_was_cannot_be_rotated(shop: World) -> None:
     """The tenant is named."""
     with pytest.raises(errors.KeyNotFound, match="'nobody' has no active index key"):

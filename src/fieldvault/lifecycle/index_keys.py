@@ -25,8 +25,9 @@ __all__ = ["IndexRotation", "drop", "rotate", "rotation"]
 class IndexRotation:
     """How far the rotation of a tenant's index key has come.
 
-    ``active`` is the key in force, ``former`` those before it that are still searched for, newest first. From
-    ``settled_at`` on, an aware UTC time, every process writes under the active one, and rows may be rebuilt.
+    ``active`` is the key in force, ``former`` those before it that rows may be under, newest first. They are
+    searched for, unless their state is suspended. From ``settled_at`` on, an aware UTC time, every process
+    writes under the active one, and rows may be rebuilt.
     """
 
     active: KeyInfo
@@ -53,7 +54,7 @@ def rotation(ring: KeyRing, tenant: str) -> IndexRotation:
         raise KeyNotFound(f"tenant {tenant!r} has no active index key")
     return IndexRotation(
         active.info(),
-        tuple(key.info() for key in _former(keys)),
+        tuple(key.info() for key in keys if _is_former(key, active)),
         # Writers begin when their clock says so; so the last one does as much later as clocks are apart.
         settled_at(active, ring.store.declare_lease(0)) + SETTLING,
     )
@@ -94,8 +95,9 @@ def drop(ring: KeyRing, tenant: str) -> Sequence[KeyInfo]:
             f"until {state.settled_at:%Y-%m-%d %H:%M:%S} UTC processes may write under the former index key "
             f"of tenant {tenant!r}; rebuild after that, then drop it"
         )
-    return [change(ring, key.key_id, KeyState.RETIRED, KeyState.DESTROYED) for key in state.former]
+    return [change(ring, key.key_id, key.state, KeyState.DESTROYED) for key in state.former]
 
 
-def _former(keys: Sequence[KeyRecord]) -> Sequence[KeyRecord]:
-    return [key for key in keys if key.state is KeyState.RETIRED]
+def _is_former(key: KeyRecord, active: KeyRecord) -> bool:
+    """Whether rows may still be under a key; one that was suspended during a rotation is such a key, too."""
+    return key.state is KeyState.RETIRED or (key.state is KeyState.SUSPENDED and key.version < active.version)

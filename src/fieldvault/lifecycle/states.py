@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fieldvault.errors import KeyNotFound, KeyStoreError
-from fieldvault.keys.records import KeyInfo, KeyRecord, KeyState
+from fieldvault.errors import ConfigurationError, KeyNotFound, KeyStoreError
+from fieldvault.keys.records import KeyInfo, KeyRecord, KeyState, Purpose
 from fieldvault.keys.ring import KeyRing
 
 __all__ = ["change", "reinstate", "suspend"]
@@ -16,10 +16,18 @@ def suspend(ring: KeyRing, key_id: bytes) -> KeyInfo:
 
     Raises:
         KeyNotFound: there is no such key.
-        ConfigurationError: it is destroyed, or suspended already.
+        ConfigurationError: it is destroyed, suspended already, or a former index key: without it unique
+            constraints would let in what is there under it.
         KeyStoreError: the key store failed, or another process changed the key at the same moment.
     """
-    return _change(ring, _find(ring, key_id), [KeyState.SUSPENDED])
+    record = _find(ring, key_id)
+    if record.purpose is Purpose.INDEX and record.state is KeyState.RETIRED:
+        raise ConfigurationError(
+            f"the key {key_id.hex()} is a former index key of tenant {record.tenant!r}, whose rows may "
+            "be under it still: rebuild them and drop it with the end of the rotation; to stop the tenant's "
+            "searches and writes at once, suspend the active index key"
+        )
+    return _change(ring, record, [KeyState.SUSPENDED])
 
 
 def change(ring: KeyRing, key_id: bytes, expect: KeyState, to: KeyState) -> KeyInfo:

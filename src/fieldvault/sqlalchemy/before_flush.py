@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Table
-from sqlalchemy.orm import InstanceState, Mapper, Session, UOWTransaction, attributes
+from sqlalchemy.orm import InstanceState, Session, UOWTransaction, attributes
 
 from fieldvault.errors import FieldVaultError
 from fieldvault.keys.records import KeySlot
 from fieldvault.scope import KeyScope
-from fieldvault.sqlalchemy.binding import binding_of, canonical, encrypted_columns, name_of
+from fieldvault.sqlalchemy.binding import binding_of, canonical, name_of
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.deterministic import is_deterministic
 from fieldvault.sqlalchemy.flush import encrypted_of, set_default
@@ -32,38 +33,33 @@ def fetch_keys(session: Session, context: UOWTransaction, instances: Any) -> Non
         state = attributes.instance_state(target)
         table = state.mapper.local_table
         scope = getattr(state.mapper.class_, "__vault__", None)
-        if not isinstance(table, Table) or not isinstance(scope, KeyScope):
+        if not isinstance(table, Table) or not isinstance(scope, KeyScope | None):
             continue
         vault = binding_of(table.metadata).current
         slot = None if vault is None else _slot(vault, state, scope, target)
-        if vault is not None and slot is not None:
+        if vault is None or slot is None:
+            continue
+        columns = encrypted_of(state.mapper).values()
+        by_index_key = [is_deterministic(column.type) for column in columns]
+        if not all(by_index_key):
             wanted.setdefault(vault, []).append(slot)
-            if _wants_index_keys(state.mapper):
-                indexed.setdefault(vault, []).append(slot.tenant)
+        if any(by_index_key) or any(map(indexes_of, {column.table for column in columns})):
+            indexed.setdefault(vault, []).append(slot.tenant)
     for vault, slots in wanted.items():
         fetch_slots(vault, slots)
     for vault, tenants in indexed.items():
-        for tenant in dict.fromkeys(tenants):
-            _have_index_keys(vault, tenant)
+        _have_index_keys(vault, tenants)
 
 
-def _have_index_keys(vault: Vault, tenant: str) -> None:
+def _have_index_keys(vault: Vault, tenants: Sequence[str]) -> None:
     try:
-        fetch_index_keys(vault, [tenant])
+        fetch_index_keys(vault, tenants)
     except FieldVaultError:
         # The statement that wants them meets it again, and says of which row.
         return
 
 
-def _wants_index_keys(mapper: Mapper[Any]) -> bool:
-    tables = [table for table in mapper.tables if isinstance(table, Table)]
-    return any(
-        indexes_of(table) or any(is_deterministic(column.type) for column in encrypted_columns(table))
-        for table in tables
-    )
-
-
-def _slot(vault: Vault, state: InstanceState[Any], scope: KeyScope, target: Any) -> KeySlot | None:
+def _slot(vault: Vault, state: InstanceState[Any], scope: KeyScope | None, target: Any) -> KeySlot | None:
     """Where an object's values get their key from, if there are values to seal and it knows that already."""
     written = [
         key
@@ -73,9 +69,12 @@ def _slot(vault: Vault, state: InstanceState[Any], scope: KeyScope, target: Any)
     ]
     if not written:
         return None
-    around = vault.ambient.get().tenant
-    tenant = around or vault.default_tenant if scope.tenant is None else _name(state, scope.tenant, target)
-    if around not in (None, tenant):
+    ambient = vault.ambient.get()
+    around = ambient.tenant or vault.default_tenant
+    if scope is None:
+        return None if around is None else KeySlot(around, ambient.subject)
+    tenant = around if scope.tenant is None else _name(state, scope.tenant, target)
+    if ambient.tenant not in (None, tenant):
         # The flush is about to refuse it.
         return None
     subject = None if scope.subject is None else _name(state, scope.subject, target)

@@ -46,9 +46,9 @@ def is_deterministic(type_: Any) -> bool:
 
 
 def are_comparable(one: Any, operator: Any, other: Any) -> bool:
-    """Whether the database may compare two expressions: deterministic ones of one field, or NULL.
+    """Whether the database may compare two expressions: deterministic ones whose cells are alike, or NULL.
 
-    Of one field, because the ciphertext of a value is another one in another field.
+    The ciphertext of a value is another one in another field, or with other padding, and other bytes as text.
     """
     other = other.__clause_element__() if hasattr(other, "__clause_element__") else other
     if isinstance(other, Grouping):
@@ -62,9 +62,14 @@ def are_comparable(one: Any, operator: Any, other: Any) -> bool:
     types = (getattr(one, "type", None), getattr(other, "type", None))
     return (
         all(map(is_deterministic, types))
-        and types[0].field == types[1].field  # type: ignore[union-attr]
+        and _looks(types[0]) == _looks(types[1])
         and not isinstance(other, BindParameter)
     )
+
+
+def _looks(type_: Any) -> tuple[str | None, int | None, str]:
+    """What the cell of a value depends on, besides its tenant's key."""
+    return type_.field, type_.padding, type_.storage
 
 
 def check_deterministic(type_: TypeEngine[Any], suite: str | None, bind_row: bool) -> None:

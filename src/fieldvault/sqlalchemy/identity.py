@@ -6,13 +6,17 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Integer, String, Table, Uuid
+from sqlalchemy import CHAR, NCHAR, Column, Integer, String, Table, Uuid
+from sqlalchemy.types import TypeEngine
 
 from fieldvault.context import encode_row
 from fieldvault.errors import ConfigurationError, UnsupportedQuery
 from fieldvault.sqlalchemy.binding import canonical, encrypted_columns
 
 __all__ = ["binds_rows", "check_key", "identities", "identity_in", "key_of", "named_in", "row_bound"]
+
+_NAMING = (Integer, String, Uuid)
+_STAYING = ("NO ACTION", "RESTRICT")
 
 _NO_ROW = b""
 """The identity of no row: every key has a part, and so no encoded key is empty."""
@@ -35,20 +39,42 @@ def key_of(table: Table) -> Sequence[Column[Any]]:
 
 
 def check_key(table: Table) -> None:
-    """Refuse to bind values to rows whose key has no one text in Python and in the database.
+    """Refuse to bind values to rows whose key has no one text, or that the database changes by itself.
 
     Raises:
-        ConfigurationError: there is no primary key, or a part of it is no text, integer or UUID.
+        ConfigurationError: there is no primary key; a part of it is no text, integer or UUID, or text of a
+            fixed length, or follows another table's key.
     """
     bound = row_bound(table)
     if not bound:
         return
-    wrong = [column for column in key_of(table) if not isinstance(column.type, Integer | String | Uuid)]
-    if wrong or not key_of(table):
+    name, key = f"{table.name}.{bound[0].name}", key_of(table)
+    wrong = [column for column in key if not all(isinstance(each, _NAMING) for each in _types(column))]
+    if wrong or not key:
         raise ConfigurationError(
-            f"{table.name}.{bound[0].name} binds values to their rows, by a primary key of text, integers or "
+            f"{name} binds values to their rows, by a primary key of text, integers or "
             + (f"UUIDs, and {wrong[0].name} is {wrong[0].type}" if wrong else "UUIDs, and there is none")
         )
+    for column in key:
+        if any(isinstance(each, CHAR | NCHAR) for each in _types(column)):
+            raise ConfigurationError(
+                f"{name} binds values to their rows, by the primary key, and {column.name} is {column.type}, "
+                "which databases fill up with spaces: the key would not be read as it was written; make it "
+                "a String"
+            )
+    for constraint in table.foreign_key_constraints:
+        followed = [column.name for column in constraint.columns if column in set(key)]
+        if followed and (constraint.onupdate or "NO ACTION").upper() not in _STAYING:
+            raise ConfigurationError(
+                f"{name} binds values to their rows, by the primary key, and the foreign key of "
+                f"{followed[0]} is ON UPDATE {constraint.onupdate}: the database would change the key, and "
+                "nobody could read the values any more; leave ON UPDATE out"
+            )
+
+
+def _types(column: Column[Any]) -> Sequence[TypeEngine[Any]]:
+    """The column's type, and those that it has on one database only."""
+    return [column.type, *column.type._variant_mapping.values()]
 
 
 def identity_in(table: Table, parts: Sequence[Any]) -> bytes:
@@ -75,11 +101,7 @@ def named_in(table: Table, row: Mapping[str, Any]) -> bytes:
     Raises:
         UnsupportedQuery, UnsupportedValue, ConfigurationError: as ``identity_in``.
     """
-    # The ORM gives the primary key of the row that it updates by the column's label.
-    return identity_in(
-        table,
-        [row.get(str(column.key), row.get(str(column._label))) for column in key_of(table)],
-    )
+    return identity_in(table, [row.get(str(column.key)) for column in key_of(table)])
 
 
 def identities(parts: Sequence[Sequence[Any]]) -> Sequence[bytes]:

@@ -10,20 +10,28 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from sqlalchemy import Table, and_
+from sqlalchemy import Column, Table, and_
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ClauseElement, ColumnElement
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.elements import (
+    BinaryExpression,
+    BindParameter,
+    ClauseElement,
+    ColumnElement,
+    Grouping,
+)
 from sqlalchemy.sql.lambdas import PyWrapper
 from sqlalchemy.types import Boolean, TypeEngine
 
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.keys.indexing import IndexKeys
+from fieldvault.sqlalchemy.beside import beside
 from fieldvault.sqlalchemy.binding import Binding, stored_name
 from fieldvault.sqlalchemy.bound_index import BoundIndex, indexes_of
 from fieldvault.sqlalchemy.carrier import Sealed
 from fieldvault.sqlalchemy.deterministic import cells_sought
+from fieldvault.sqlalchemy.exactly import exactly
 from fieldvault.sqlalchemy.indexing import content_maker
 from fieldvault.sqlalchemy.waiting import fetch_index_keys
 
@@ -31,8 +39,6 @@ __all__ = ["IndexComparator", "Match", "keys_of_search", "match"]
 
 _POSITIVE = (operators.eq, operators.in_op)
 _OPERATORS = (*_POSITIVE, operators.ne, operators.not_in_op)
-
-_ENTITY = ("entity_namespace", "parententity", "parentmapper")
 
 # Only types of the application's own ask for a dialect when they convert a value.
 _DIALECT = DefaultDialect()
@@ -56,6 +62,20 @@ class Match(BinaryExpression[bool]):
 
     index: BoundIndex | None
 
+    def _negate(self) -> ColumnElement[bool]:
+        sought: Any = self.right
+        opposite = operators.not_in_op if self.operator is operators.in_op else operators.in_op
+        return _matched(self.left, opposite, sought.callable, self.index)
+
+
+class _WithinTenant(Grouping[bool]):
+    """A match among the rows of one tenant, and so is what is not a match."""
+
+    inherit_cache = True
+
+    def _negate(self) -> ColumnElement[bool]:
+        return next(each for each in visitors.iterate(self) if isinstance(each, Match))._negate()
+
 
 @compiles(Match)
 def _compile(element: Any, compiler: Any, **kwargs: Any) -> str:
@@ -69,7 +89,7 @@ class _Sought:
     It neither prints nor pickles what it holds.
     """
 
-    __slots__ = ("_binding", "_cells", "_table", "_values")
+    __slots__ = ("_cells", "_values", "binding", "table")
 
     def __init__(
         self,
@@ -78,14 +98,14 @@ class _Sought:
         cells: Callable[[IndexKeys, Sequence[Any]], list[Sealed]],
         values: Sequence[Any],
     ) -> None:
-        self._binding = binding
-        self._table = table
+        self.binding = binding
+        self.table = table
         self._cells = cells
         self._values = values
 
     def __call__(self) -> list[Sealed]:
         """What rows with one of the values may have in the column, under every key of the tenant."""
-        return self._cells(keys_of_search(self._binding, self._table), self._values)
+        return self._cells(keys_of_search(self.binding, self.table), self._values)
 
     def __repr__(self) -> str:
         return "<sought>"
@@ -119,15 +139,15 @@ def _tokens_sought(index: BoundIndex, keys: IndexKeys, values: Sequence[Any]) ->
 class _Tenant:
     """The tenant of the scope that a query is executed in, as its column has it."""
 
-    __slots__ = ("_index",)
+    __slots__ = ("_binding", "_column", "_table")
 
-    def __init__(self, index: BoundIndex) -> None:
-        self._index = index
+    def __init__(self, binding: Binding, table: Table, column: Column[Any]) -> None:
+        self._binding = binding
+        self._table = table
+        self._column = column
 
     def __call__(self) -> Any:
-        name = tenant_of_search(self._index.binding, self._index.table)
-        scope = self._index.binding.scopes.get(self._index.table)
-        return name if scope is None or scope.tenant is None else stored_name(scope.tenant, name)
+        return stored_name(self._column, tenant_of_search(self._binding, self._table))
 
 
 def match(expression: Any, operator: Any, other: Any) -> ColumnElement[bool] | None:
@@ -138,7 +158,7 @@ def match(expression: Any, operator: Any, other: Any) -> ColumnElement[bool] | N
     if expression.type.deterministic:
         return _match_cells(expression, operator, other)
     index = _index_for(expression) if operator in _OPERATORS else None
-    column = None if index is None else _of_the_same_entity(expression.table.c.get(index.key), expression)
+    column = None if index is None else beside(expression, index.column)
     values = _values(operator, other)
     if index is None or column is None or values is None:
         return None
@@ -156,13 +176,7 @@ def _match_cells(expression: Any, operator: Any, other: Any) -> ColumnElement[bo
         partial(cells_sought, bound, _DIALECT),
         [each for each in values if each is not None],
     )
-    return _compared(expression, operator, sought)
-
-
-def _of_the_same_entity(column: Any, expression: Any) -> Any:
-    """A column that the ORM adapts to aliases where it adapts the expression."""
-    notes = {name: expression._annotations[name] for name in _ENTITY if name in expression._annotations}
-    return column if column is None or not notes else column._annotate(notes)
+    return _matched(expression, operator, sought)
 
 
 class IndexComparator(TypeEngine.Comparator[Any]):
@@ -200,29 +214,31 @@ class IndexComparator(TypeEngine.Comparator[Any]):
 def _matching(
     index: BoundIndex, column: Any, operator: Any, rows: Sequence[Sequence[Any]]
 ) -> ColumnElement[bool]:
-    made = _compared(
-        column, operator, _Sought(index.binding, index.table, partial(_tokens_sought, index), rows)
-    )
-    made.index = index
-    return _within_tenant(index, column.table, made) if index.spec.is_truncated else made
+    sought = _Sought(index.binding, index.table, partial(_tokens_sought, index), rows)
+    return _matched(column, operator, sought, index)
 
 
-def _compared(column: Any, operator: Any, sought: _Sought) -> Match:
+def _matched(
+    column: Any, operator: Any, sought: _Sought, index: BoundIndex | None = None
+) -> ColumnElement[bool]:
     how = operators.in_op if operator in _POSITIVE else operators.not_in_op
     parameter = BindParameter(None, None, callable_=sought, type_=column.type, expanding=True, unique=True)
     parameter.expand_op = how  # type: ignore[assignment]
     made = Match(column, parameter, how, type_=Boolean())
-    made.index = None
-    return made
+    made.index = index
+    truncated = index is not None and index.spec.is_truncated
+    return made if how is operators.in_op and not truncated else _within_tenant(sought, column, made)
 
 
-def _within_tenant(index: BoundIndex, table: Any, found: Match) -> ColumnElement[bool]:
-    """Short tokens of other tenants may be the same, and other tenants' rows are not to be opened."""
-    scope = index.binding.scopes.get(index.table)
-    tenant = None if scope is None or scope.tenant is None else table.c.get(scope.tenant.key)
-    if tenant is None or scope is None or scope.tenant is None or scope.tenant.table is not index.table:
+def _within_tenant(sought: _Sought, column: Any, found: Match) -> ColumnElement[bool]:
+    """Short tokens of other tenants may be the same, and whole ones never are, whatever the values are."""
+    scope = sought.binding.scopes.get(sought.table)
+    own = None if scope is None else scope.tenant
+    tenant = None if own is None or own.table is not sought.table else beside(column, own)
+    if own is None or tenant is None:
         return found
-    return and_(tenant == BindParameter(None, None, callable_=_Tenant(index), type_=tenant.type), found)
+    name = BindParameter(None, None, callable_=_Tenant(sought.binding, sought.table, own), type_=tenant.type)
+    return _WithinTenant(and_(exactly(tenant, name), found))
 
 
 def _values(operator: Any, other: Any) -> list[Any] | None:

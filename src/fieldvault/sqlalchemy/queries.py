@@ -120,8 +120,9 @@ def _check_tenant_is_named(statement: ClauseElement, alike: Iterable[Encrypted])
             if named and any(isinstance(side, BindParameter) for side in sides):
                 return
     raise UnsupportedQuery(
-        f"the statement compares rows with each other by {next(iter(alike)).field}, which is sealed otherwise "
-        f"for each tenant: say whose rows they are, by a condition that {tenants[0]} is equal to one value"
+        f"the statement compares rows with each other by {next(iter(alike)).field}, which is sealed "
+        f"otherwise for each tenant: say whose rows they are, by a condition that {tenants[0]} is equal to "
+        "one value"
     )
 
 

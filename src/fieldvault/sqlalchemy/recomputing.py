@@ -11,11 +11,12 @@ from sqlalchemy.types import TypeEngine
 
 from fieldvault.batches import open_many
 from fieldvault.envelope import HEADER_SIZE, KEY_ID_START
-from fieldvault.errors import KeyShredded
+from fieldvault.errors import KeyShredded, MalformedCiphertext
 from fieldvault.keys.indexing import IndexKeys
 from fieldvault.sqlalchemy.binding import binding_of, encrypted_columns, stored_name
 from fieldvault.sqlalchemy.bound_index import BoundIndex, indexes_of
 from fieldvault.sqlalchemy.deterministic import cells_sought, is_deterministic
+from fieldvault.sqlalchemy.exactly import exactly
 from fieldvault.sqlalchemy.identity import identities, key_of
 from fieldvault.sqlalchemy.indexing import content_maker
 from fieldvault.sqlalchemy.opening import as_blob
@@ -36,6 +37,8 @@ class Recomputer:
     def __init__(self, table: Table, source: Any, tenant: str, dialect: Dialect) -> None:
         self.table = table
         self._tenant = tenant
+        # Deterministic values that nobody can read any more, by column and primary key.
+        self.lost: set[tuple[str, tuple[Any, ...]]] = set()
         self._dialect = dialect
         self._binding = binding_of(table.metadata)
         self._indexes = indexes_of(table)
@@ -49,12 +52,46 @@ class Recomputer:
         scope = self._binding.scopes.get(table)
         shown = [type_coerce(each, self.plain[each.name]).label(each.name) for each in self._columns]
         self.statement = select(*key_of(table), *shown).select_from(source)
+        if source is not table:
+            # An outer join has rows in which there is none of the table's.
+            self.statement = self.statement.where(key_of(table)[0].is_not(None))
+        self._is_said = scope is not None and scope.tenant is not None
         if scope is not None and scope.tenant is not None:
-            self.statement = self.statement.where(scope.tenant == stored_name(scope.tenant, tenant))
+            self.statement = self.statement.where(exactly(scope.tenant, stored_name(scope.tenant, tenant)))
 
     def cells(self, row: Sequence[Any]) -> dict[str, Any]:
         """What a row was read with, by the names of columns."""
         return dict(zip(self.plain, row[len(key_of(self.table)) :], strict=True))
+
+    def own(self, page: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """The rows of a page that are the tenant's, by the keys of their values where no column says it.
+
+        A row without a value has nothing to rebuild.
+        """
+        if self._is_said:
+            return page
+        named = [self._key_ids(self.cells(row)) for row in page]
+        wanted = list({key_id for ids in named for key_id in ids if key_id is not None})
+        found = self._binding.vault.ring.store.fetch(wanted).records if wanted else {}
+        # What cannot be told is kept, and opening it says what is wrong.
+        owners = {key_id: found[key_id].tenant if key_id in found else self._tenant for key_id in wanted}
+        return [
+            row
+            for row, ids in zip(page, named, strict=True)
+            if any(key_id is None or owners[key_id] == self._tenant for key_id in ids)
+        ]
+
+    def _key_ids(self, cells: Mapping[str, Any]) -> set[bytes | None]:
+        """The key ids of a row's ciphertexts; ``None`` stands for what is no ciphertext."""
+        ids: set[bytes | None] = set()
+        for column in self._encrypted:
+            cell = cells[column.name]
+            if cell is not None:
+                try:
+                    ids.add(_key_id(column, cell))
+                except MalformedCiphertext:
+                    ids.add(None)
+        return ids
 
     def changes(self, page: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
         """What is to be written into each row of a page, by names of columns; nothing where it is right."""
@@ -68,9 +105,11 @@ class Recomputer:
                 if token != (None if former is None else bytes(former)):
                     put[index.column.name] = token
         for each in self._fixed:
-            for row, put, value in zip(rows, made, values[each.name], strict=True):
+            for whole, row, put, value in zip(page, rows, made, values[each.name], strict=True):
                 cell = row[each.name]
-                if cell is not None and value is not _SHREDDED and not self._is_active(each, cell, keys):
+                if cell is not None and value is _SHREDDED:
+                    self.lost.add((each.name, tuple(whole[: len(key_of(self.table))])))
+                elif cell is not None and not self._is_active(each, cell, keys):
                     put[each.name] = cells_sought(each.type.bound, self._dialect, keys, [value])[0][0]  # type: ignore[attr-defined]
         return made
 
@@ -104,8 +143,11 @@ class Recomputer:
         return tokens
 
     def _is_active(self, column: Any, cell: Any, keys: IndexKeys) -> bool:
-        blob = as_blob(cell, column.type.bound.textual)
-        return blob[KEY_ID_START:HEADER_SIZE] == keys.active.record.key_id
+        return _key_id(column, cell) == keys.active.record.key_id
+
+
+def _key_id(column: Any, cell: Any) -> bytes:
+    return as_blob(cell, column.type.bound.textual)[KEY_ID_START:HEADER_SIZE]
 
 
 def _erased(_: KeyShredded) -> Any:

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Table, and_, select
 from sqlalchemy.orm import InstanceState
 
 from fieldvault.scope import KeyScope
+from fieldvault.sqlalchemy.binding import canonical
+from fieldvault.sqlalchemy.identity import key_of
 from fieldvault.sqlalchemy.origins import Reader
 
 __all__ = ["key_readers", "refreshed", "scope_of"]
@@ -23,11 +25,22 @@ def refreshed(context: Any) -> InstanceState[Any] | None:
     return state
 
 
-def key_readers(state: InstanceState[Any]) -> Sequence[Reader] | None:
-    """What reads its primary key, which an object does not forget."""
-    if state.identity is None:
+def key_readers(state: InstanceState[Any], table: Table) -> Sequence[Reader] | None:
+    """What reads the primary key of its row in a table; ``None`` where the object has forgotten a part."""
+    mapper, identity = state.mapper, state.identity
+    if identity is None:
         return None
-    return [partial(_repeated, part) for part in state.identity]
+    # The model may have another primary key than the table, or the parts in another order.
+    known = {}
+    for column, part in zip(mapper.primary_key, identity, strict=True):
+        for same in (column, *mapper._equivalent_columns.get(column, ())):
+            if same in mapper._columntoproperty:
+                known[mapper.get_property_by_column(same).key] = part
+    names = [(column, mapper.get_property_by_column(column).key) for column in key_of(table)]
+    parts = [(column, known.get(name, _known(state, name))) for column, name in names]
+    if any(part is None for _, part in parts):
+        return None
+    return [partial(_repeated, canonical(column, part)) for column, part in parts]
 
 
 def scope_of(

@@ -94,7 +94,7 @@ class _Check:
         self._reading = reading
         self._tenant, self._subject, self._key = reading.tenant, reading.subject, reading.key
         if refreshed is not None and reading.direct and self._key is None:
-            self._key = key_readers(refreshed)
+            self._key = key_readers(refreshed, reading.table)
         if refreshed is not None and reading.direct:
             scope = getattr(refreshed.class_, "__vault__", None)
             if isinstance(scope, KeyScope):

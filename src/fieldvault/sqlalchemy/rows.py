@@ -18,6 +18,7 @@ from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
 from fieldvault.sqlalchemy.deterministic import is_deterministic
+from fieldvault.sqlalchemy.exactly import exactly
 from fieldvault.sqlalchemy.identity import binds_rows, key_of, named_in, row_bound
 from fieldvault.sqlalchemy.indexing import Filler
 from fieldvault.sqlalchemy.waiting import fetch_index_keys, fetch_slots
@@ -89,17 +90,24 @@ class Rows:
         """
         vault = self._binding.vault
         known = [owner for owner in dict.fromkeys(owners) if owner != _NOBODY]
-        fetch_slots(vault, (KeySlot(*owner) for owner in known))
-        if self.fillers or any(is_deterministic(column.type) for column in self._columns):
+        by_index_key = [is_deterministic(column.type) for column in self._columns]
+        if not all(by_index_key):
+            fetch_slots(vault, (KeySlot(*owner) for owner in known))
+        if self.fillers or any(by_index_key):
             fetch_index_keys(vault, (tenant for tenant, _ in known))
+
+    @property
+    def deciding(self) -> Iterable[str]:
+        """The columns of the table on which the keys of a row's values depend."""
+        yield from (str(column.key) for column in self._named if column.table is self.table)
+        yield from (str(column.key) for column in (key_of(self.table) if self._bound else ()))
 
     def owner_named_in(self, row: Row) -> Owner | None:
         """The owner, if the row names tenant or subject; what it leaves out is the ambient scope's."""
         named: dict[str, Any] = {}
         for column in self._named:
             if column.table is self.table:
-                # The ORM gives the primary key of the row that it updates by the column's label.
-                value = row.get(column.key, row.get(str(column._label)))
+                value = row.get(column.key)
                 if value is not None:
                     named[str(column.key)] = value
         scope = self.scope
@@ -109,6 +117,9 @@ class Rows:
         for part, name in ((scope.tenant, ambient.tenant), (scope.subject, ambient.subject)):
             if part is not None and name is not None:
                 named.setdefault(str(part.key), name)
+        if any(column.table is self.table and str(column.key) not in named for column in self._named):
+            # Half a name is none: the ambient scope says what is missing.
+            return None
         return self._owner({**row, **named})
 
     def check_move(self, values: Row) -> None:
@@ -141,9 +152,9 @@ class Rows:
         for column, name in ((scope.tenant, ambient.tenant), (scope.subject, ambient.subject)):
             if column is None or name is None or column.table is not self.table:
                 continue
-            if column.key not in values and str(column._label) not in values:
+            if column.key not in values:
                 there: Any = statement.table
-                statement = statement.where(there.c[column.key] == stored_name(column, name))
+                statement = statement.where(exactly(there.c[column.key], stored_name(column, name)))
         return statement
 
     def index(self, row: Row, owner: Owner | None, put: dict[str, Any]) -> None:

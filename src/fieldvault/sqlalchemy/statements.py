@@ -21,13 +21,14 @@ from fieldvault.sqlalchemy.binding import encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.embedded import Embedded
+from fieldvault.sqlalchemy.exactly import exactly
 from fieldvault.sqlalchemy.identity import named_in
 from fieldvault.sqlalchemy.queries import refuse_questions
 from fieldvault.sqlalchemy.rows import Rows
 from fieldvault.sqlalchemy.types import Encrypted
 from fieldvault.sqlalchemy.upserts import within_scope
 from fieldvault.sqlalchemy.waiting import fetch_index_keys, fetch_slots
-from fieldvault.sqlalchemy.wheres import named_in_where, values_of
+from fieldvault.sqlalchemy.wheres import Named, named_in_where, values_of
 
 __all__ = ["refuse_unsupported", "seal_rows"]
 
@@ -210,7 +211,16 @@ def _seal_update(dialect: Dialect, statement: Update, rows: Sequence[Row], row: 
     written_here = any(key in literals for key in types)
     if sealing is not None and (written_here or any(_has_plain(types, each) for each in rows or [row])):
         replaced = sealing.within_scope(replaced, {**first, **literals, **(rows or [row])[0]})
+        replaced = _by_the_letter(replaced, sealing, named)
     return (replaced, sealed, row) if rows else (replaced, rows, sealed[0])
+
+
+def _by_the_letter(statement: Update, sealing: Rows, named: Named) -> Update:
+    """What the WHERE says of whose the rows are, as keys take it: a collation may take more for the same."""
+    for key in sealing.deciding:
+        if key in named:
+            statement = statement.where(exactly(statement.table.c[key], named[key]))
+    return statement
 
 
 def _has_plain(types: Mapping[str, Any], values: Row) -> bool:

@@ -12,6 +12,7 @@ from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.binding import RowScope
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.embedded import is_null, type_of
+from fieldvault.sqlalchemy.exactly import exactly
 from fieldvault.sqlalchemy.identity import key_of, row_bound
 
 __all__ = ["within_scope"]
@@ -68,7 +69,7 @@ def _moving(statement: Any, table: Table, pairs: list[tuple[Any, Any]], columns:
 
 
 def _same(statement: Any, table: Table, column: Any) -> ColumnElement[bool]:
-    return table.c[column.key] == _proposed(statement)[column.key]  # type: ignore[no-any-return]
+    return exactly(table.c[column.key], _proposed(statement)[column.key])
 
 
 def _proposed(statement: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,14 +25,14 @@ def fetch_slots(vault: Vault, slots: Iterable[KeySlot]) -> None:
 
 
 def fetch_index_keys(vault: Vault, tenants: Iterable[str]) -> None:
-    """Have the index keys of tenants at hand.
+    """Have the index keys of tenants at hand, those that are missing in one call of the KMS.
 
     Raises:
         KeyShredded, KeySuspended, KMSError, KeyStoreError: one cannot be had.
     """
-    for tenant in dict.fromkeys(tenants):
-        if vault.ring.indexing_may_wait(tenant):
-            _wait(partial(vault.ring.index_keys, tenant))
+    cold = [tenant for tenant in dict.fromkeys(tenants) if vault.ring.indexing_may_wait(tenant)]
+    if cold:
+        _wait(partial(_index_keys, vault, cold))
 
 
 def fetch_keys_of(vault: Vault, blobs: Iterable[bytes]) -> None:
@@ -40,6 +40,13 @@ def fetch_keys_of(vault: Vault, blobs: Iterable[bytes]) -> None:
     wanted = list(blobs)
     if any(map(vault.ring.opening_may_wait, wanted)):
         _wait(partial(vault.ring.prefetch, blobs=wanted))
+
+
+def _index_keys(vault: Vault, tenants: Sequence[str]) -> None:
+    if len(tenants) > 1:
+        vault.ring.prefetch_index(tenants)
+    for tenant in tenants:
+        vault.ring.index_keys(tenant)
 
 
 def _wait(work: Callable[[], Any]) -> None:
