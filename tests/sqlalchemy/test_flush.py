@@ -1,10 +1,33 @@
 """The unit of work: mixed tenants in one flush, defaults, moves, and flushes that fail."""
 
+from typing import Any
+
 import pytest
-from sqlalchemy import JSON, ForeignKey, String, event, literal, null, select, text
+from sqlalchemy import (
+    JSON,
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    event,
+    literal,
+    null,
+    select,
+    text,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.mutable import MutableDict
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, defer, mapped_column, relationship
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    defer,
+    mapped_column,
+    relationship,
+)
 
 from fieldvault import KeyScope, errors
 from fieldvault.envelope import Envelope, from_text, to_text
@@ -475,3 +498,49 @@ def test_a_mutable_value_is_written_when_it_changes_within(world: World) -> None
         with world.session() as session:
             assert session.get_one(Person, 1).profile == {"a": "b", "name": SECRET}
     assert not world.holds(SECRET)
+
+
+def test_a_model_of_two_tables_and_of_two_protected_bases_is_written(world: World) -> None:
+    """Each value once, under its row's own key."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    heads = Table(
+        "heads",
+        Own.metadata,
+        Column("id", Integer, primary_key=True),
+        Column("shop", String(20)),
+        Column("name", Encrypted(String(20))),
+    )
+    tails = Table(
+        "tails",
+        Own.metadata,
+        Column("id", ForeignKey("heads.id"), primary_key=True),
+        Column("note", Encrypted(String(20))),
+    )
+
+    class Whole(Own):
+        __table__ = heads.join(tails)
+        __vault__ = KeyScope(tenant="shop")
+        id = column_property(heads.c.id, tails.c.id)
+
+    class Derived(Own):
+        __abstract__ = True
+        metadata = MetaData()
+
+    class Part(Derived):
+        __tablename__ = "parts"
+        __vault__ = KeyScope(tenant="shop")
+        id: Mapped[int] = mapped_column(primary_key=True)
+        shop: Mapped[str] = mapped_column(String(20))
+        name: Mapped[str] = mapped_column(Encrypted(String(20)))
+
+    for base in (Own, Derived):
+        base.metadata.create_all(world.engine)
+        protect(base, world.vault)
+    world.save(Whole(id=1, shop="acme", name="Kopf", note="Schweif"), Part(id=1, shop="acme", name="Stück"))
+    with world.session() as session:
+        whole: Any = session.get_one(Whole, 1)
+        assert (whole.name, whole.note, session.get_one(Part, 1).name) == ("Kopf", "Schweif", "Stück")
+    assert not world.holds("Kopf", "Schweif", "Stück")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from sqlalchemy import Column, Connection, Table
+from sqlalchemy import Column, Connection
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, attributes, object_session
 from sqlalchemy.sql.elements import ClauseElement, Null
 
@@ -146,7 +146,10 @@ def set_default(target: Any, name: str, columns: Iterable[Any]) -> None:
 
 def _carry(mapper: Mapper[Any], target: Any, keys: Iterable[str]) -> None:
     values = attributes.instance_dict(target)
-    chosen = [key for key in keys if values.get(key) is not None and not isinstance(values[key], Null)]
+    # A carrier is there already where two bases of a model are protected, each with a listener.
+    chosen = [
+        key for key in keys if values.get(key) is not None and not isinstance(values[key], Null | Carrier)
+    ]
     if not chosen:
         return
     for key in chosen:
@@ -156,7 +159,9 @@ def _carry(mapper: Mapper[Any], target: Any, keys: Iterable[str]) -> None:
                 f"assign a value"
             )
     scope = _scope_of(mapper)
-    table = cast(Table, mapper.local_table)
+    columns = encrypted_of(mapper)
+    # Of several tables, where a model is mapped to a join, any one: they have one metadata.
+    table = columns[chosen[0]].table
     tenant, subject = binding_of(table.metadata).scope_of_row(
         scope,
         _name_in(mapper, target, None if scope is None else scope.tenant),
@@ -165,7 +170,6 @@ def _carry(mapper: Mapper[Any], target: Any, keys: Iterable[str]) -> None:
     )
     session = cast(Session, object_session(target))
     pending = session.info.setdefault(_PENDING, {}).setdefault(id(target), [])
-    columns = encrypted_of(mapper)
     for key in chosen:
         carrier = Carrier(values[key], tenant, subject, _row_of(mapper, target, columns[key]))
         pending.append((values, key, carrier))
