@@ -34,8 +34,10 @@ class ExitCode(IntEnum):
     OK = 0, "done; doctor found no problem"
     PROBLEM = (
         1,
-        "doctor found a problem, rotate --all or rewrap failed for some tenants, a copy is not equal, or "
-        "index rebuild left rows",
+        (
+            "doctor found a problem, rotate --all or rewrap failed for some tenants, a copy is not equal, or "
+            "index rebuild left rows"
+        ),
     )
     USAGE = 2, "the command was not understood; nothing was done"
     CONFIGURATION = 3, "the configuration or the root-key file cannot work as it is"
