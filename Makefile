@@ -1,7 +1,7 @@
 # Everything here sets itself up: a Python of 3.11 or later with venv, and make, are all it takes.
 #
 #   make demo     a shop of two tenants, encrypted, rotated and shredded before your eyes
-#   make test     lint, types, import contracts, and all tests on SQLAlchemy 2.1, then on 2.0
+#   make test     lint, types, import contracts, and all tests, on SQLAlchemy 2.1 and 2.0 side by side
 #   make coverage the tests on SQLAlchemy 2.1, and which lines they leave out
 #   make bench    the budgets, measured beside the peers
 #   make format   rewrite the sources as `make lint` wants them
@@ -21,8 +21,10 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 
 # The tests whose subject meets SQLAlchemy, and so are run on both releases.
 SQLALCHEMY_TESTS := tests/sqlalchemy tests/keystores/sql tests/keystores/test_conformance.py tests/lifecycle \
-	tests/cli/test_index_rotation.py \
 	$(foreach page,alembic quickstart search,'tests/docs/test_pages.py::test_the_code_of_a_page_works[docs/$(page).md]')
+
+# Those that do not care are run once: these beside the release that has less to do.
+NEUTRAL_TESTS := $(addprefix tests/,aws benchmarks cli examples kms telemetry testing)
 
 .PHONY: demo test test-2.1 test-2.0 coverage lint format bench lock clean
 .DELETE_ON_ERROR:
@@ -36,11 +38,11 @@ test: lint $(VENV_SA20)/.dev
 
 test-2.1:
 	@echo "== tests, SQLAlchemy 2.1"
-	@$(BIN)/python -m pytest --quiet
+	@$(BIN)/python -m pytest --quiet $(addprefix --ignore=,$(NEUTRAL_TESTS))
 
 test-2.0:
 	@echo "== tests, SQLAlchemy 2.0"
-	@$(VENV_SA20)/bin/python -m pytest --quiet $(SQLALCHEMY_TESTS)
+	@$(VENV_SA20)/bin/python -m pytest --quiet $(SQLALCHEMY_TESTS) $(NEUTRAL_TESTS)
 
 lint: $(VENV)/.dev
 	@echo "== lint"
