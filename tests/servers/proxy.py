@@ -143,8 +143,9 @@ class Proxy:
         client: socket.socket,
         server: socket.socket,
     ) -> None:
-        server.settimeout(None)
+        # The other direction may have closed both by now.
         with suppress(OSError):
+            server.settimeout(None)
             pump(client, server)
         with self._lock:
             self._sockets -= {client, server}
