@@ -9,25 +9,25 @@ from fieldvault.keys.protocols import KMS
 from fieldvault.testing import KMSConformance
 from fieldvault.testing.promises.kms.root_keys import RootKeyPromises
 from tests.kms.aws.conftest import RootKey, User, new_key
-from tests.kms.aws.relay import Relay
 from tests.servers.moto import MotoServer
+from tests.servers.proxy import Proxy
 
 
 class TestAWSKMS(KMSConformance):
     """On moto: all but the states of keys, which it ignores."""
 
     @pytest.fixture
-    def relay(self, root_key: RootKey) -> Iterator[Relay]:
+    def proxy(self, root_key: RootKey) -> Iterator[Proxy]:
         """What stands between the KMS under test and the server."""
-        relay = Relay(root_key.server.port)
-        yield relay
-        relay.close()
+        proxy = Proxy(root_key.server.port)
+        yield proxy
+        proxy.close()
 
     @pytest.fixture
-    def open_kms(self, root_key: RootKey, relay: Relay, request: pytest.FixtureRequest) -> Callable[[], KMS]:
+    def open_kms(self, root_key: RootKey, proxy: Proxy, request: pytest.FixtureRequest) -> Callable[[], KMS]:
         """Another client of the same key, patient where the server is not slow on purpose."""
         patience = 0.3 if "slow" in request.node.name else 10.0
-        return lambda: root_key.open(endpoint_url=relay.url, read_timeout=patience, parallel=16)
+        return lambda: root_key.open(endpoint_url=proxy.url, read_timeout=patience, parallel=16)
 
     @pytest.fixture(autouse=True)
     def credentials(self, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,9 +51,9 @@ class TestAWSKMS(KMSConformance):
         return new_key(root_key.server).open()
 
     @pytest.fixture
-    def break_connection(self, relay: Relay) -> Callable[[], AbstractContextManager[None]]:
+    def break_connection(self, proxy: Proxy) -> Callable[[], AbstractContextManager[None]]:
         """Connections are reset, and new ones refused."""
-        return relay.cut
+        return proxy.refusing
 
     @pytest.fixture
     def slow_down(self, moto_server: MotoServer) -> Callable[[], AbstractContextManager[None]]:
