@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Column, Table
+from sqlalchemy import Table
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.binding import binding_of, canonical
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.flush import encrypted_of
-from fieldvault.sqlalchemy.identity import binds_rows, identity_in, key_of
+from fieldvault.sqlalchemy.identity import row_of
 
 __all__ = ["carry_bulk"]
 
@@ -44,11 +44,6 @@ def _carried(
         for name, around in ((scope.tenant, ambient.tenant), (scope.subject, ambient.subject))
     )
     owner = binding.scope_of_row(scope, tenant, subject, table.name)
-    return {key: Carrier(value, *owner, _row(mapper, encrypted[key], row)) for key, value in plain.items()}
-
-
-def _row(mapper: Mapper[Any], column: Column[Any], row: Mapping[str, Any]) -> bytes | None:
-    if not binds_rows(column):
-        return None
-    properties = [mapper.get_property_by_column(part) for part in key_of(column.table)]
-    return identity_in(column.table, [row.get(each.key) for each in properties])
+    return {
+        key: Carrier(value, *owner, row_of(mapper, encrypted[key], row.get)) for key, value in plain.items()
+    }

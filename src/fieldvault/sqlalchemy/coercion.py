@@ -17,7 +17,7 @@ from sqlalchemy.engine import Dialect
 
 from fieldvault.errors import ConfigurationError, UnsupportedValue
 
-__all__ = ["Coercion", "check_type", "coercion_of"]
+__all__ = ["Coercion", "check_type", "coercion_of", "inner_type"]
 
 Convert = Callable[[Any], Any]
 
@@ -151,16 +151,21 @@ def _family(type_: sql.TypeEngine[Any]) -> Coercion:
     )
 
 
+def inner_type(type_: sql.TypeEngine[Any]) -> sql.TypeEngine[Any]:
+    """What a type of the application's own wraps; any other type as it is."""
+    decorated = isinstance(type_, sql.TypeDecorator) and not isinstance(type_, sql.Interval)
+    return type_.impl_instance if decorated else type_  # type: ignore[attr-defined]
+
+
 def check_type(type_: sql.TypeEngine[Any]) -> None:
     """Refuse a type that cannot be encrypted.
 
     Raises:
         ConfigurationError: no encoding for its values.
     """
-    is_decorator = isinstance(type_, sql.TypeDecorator) and not isinstance(type_, sql.Interval)
     if isinstance(type_, sql.PickleType):
         raise ConfigurationError("Encrypted(PickleType): pickles run code when they are read; use JSON")
-    _family(type_.impl_instance if is_decorator else type_)  # type: ignore[attr-defined]
+    _family(inner_type(type_))
 
 
 def coercion_of(type_: sql.TypeEngine[Any], field: str, dialect: Dialect) -> Coercion:

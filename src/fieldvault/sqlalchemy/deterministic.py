@@ -22,6 +22,7 @@ from fieldvault.sqlalchemy.binding import Owner
 from fieldvault.sqlalchemy.bound import BoundColumn
 from fieldvault.sqlalchemy.carrier import Sealed, carried
 from fieldvault.sqlalchemy.cells import cell_of
+from fieldvault.sqlalchemy.coercion import inner_type
 from fieldvault.sqlalchemy.uniqueness import is_unique
 from fieldvault.suites import AES_256_SIV
 
@@ -79,8 +80,7 @@ def check_deterministic(type_: TypeEngine[Any], suite: str | None, bind_row: boo
         ConfigurationError: another suite, binding to rows, or a type whose equal values have several
             encodings, such as 1.0 and 1.00.
     """
-    decorated = isinstance(type_, sql.TypeDecorator) and not isinstance(type_, sql.Interval)
-    inner = type_.impl_instance if decorated else type_  # type: ignore[attr-defined]
+    inner = inner_type(type_)
     if not isinstance(inner, _ONE_ENCODING):
         raise ConfigurationError(
             f"Encrypted({type(type_).__name__}, deterministic=True): equal values of this type have several "
@@ -134,8 +134,7 @@ def cells_sought(
 
 def indexable(type_: TypeEngine[Any], padding: int | None, textual: bool) -> TypeEngine[Any] | None:
     """MariaDB's type for cells that it can index, by the longest value; ``None`` if nothing bounds that."""
-    decorated = isinstance(type_, sql.TypeDecorator) and not isinstance(type_, sql.Interval)
-    inner = type_.impl_instance if decorated else type_  # type: ignore[attr-defined]
+    inner = inner_type(type_)
     length = _SHORT
     if isinstance(inner, sql.String | sql.LargeBinary):
         if inner.length is None:

@@ -7,7 +7,9 @@ from typing import Any
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, ColumnElement
-from sqlalchemy.types import Boolean, String, TypeDecorator
+from sqlalchemy.types import Boolean, String
+
+from fieldvault.sqlalchemy.coercion import inner_type
 
 __all__ = ["exactly"]
 
@@ -47,4 +49,4 @@ def _compile_by_bytes(element: Any, compiler: Any, **kwargs: Any) -> str:
 
 
 def _is_text(type_: Any) -> bool:
-    return isinstance(type_.impl_instance if isinstance(type_, TypeDecorator) else type_, String)
+    return isinstance(inner_type(type_), String)

@@ -8,6 +8,7 @@ flush's transaction where it failed, put the values back.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 from sqlalchemy import Column, Connection
@@ -20,7 +21,7 @@ from fieldvault.sqlalchemy.binding import binding_of, canonical
 from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Carrier
 from fieldvault.sqlalchemy.columns import default_of
-from fieldvault.sqlalchemy.identity import binds_rows, identity_in, key_of
+from fieldvault.sqlalchemy.identity import binds_rows, key_of, row_of
 from fieldvault.sqlalchemy.types import Encrypted
 
 __all__ = ["carry_insert", "carry_update", "encrypted_of", "put_all_back", "put_back", "set_default"]
@@ -123,14 +124,6 @@ def _keys_of_rows(mapper: Mapper[Any], encrypted: dict[str, Column[Any]]) -> Ite
             yield mapper.get_property_by_column(part).key
 
 
-def _row_of(mapper: Mapper[Any], target: Any, column: Column[Any]) -> bytes | None:
-    """The row that a value of this column is bound to, if it is."""
-    if not binds_rows(column):
-        return None
-    properties = [mapper.get_property_by_column(part) for part in key_of(column.table)]
-    return identity_in(column.table, [getattr(target, each.key) for each in properties])
-
-
 def _scope_of(mapper: Mapper[Any]) -> KeyScope | None:
     return getattr(mapper.class_, "__vault__", None)
 
@@ -171,7 +164,9 @@ def _carry(mapper: Mapper[Any], target: Any, keys: Iterable[str]) -> None:
     session = cast(Session, object_session(target))
     pending = session.info.setdefault(_PENDING, {}).setdefault(id(target), [])
     for key in chosen:
-        carrier = Carrier(values[key], tenant, subject, _row_of(mapper, target, columns[key]))
+        carrier = Carrier(
+            values[key], tenant, subject, row_of(mapper, columns[key], partial(getattr, target))
+        )
         pending.append((values, key, carrier))
         values[key] = carrier
 

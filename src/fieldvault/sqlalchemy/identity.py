@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import CHAR, NCHAR, Column, Integer, String, Table, Uuid
+from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeEngine
 
 from fieldvault.context import encode_row
 from fieldvault.errors import ConfigurationError, UnsupportedQuery
 from fieldvault.sqlalchemy.binding import canonical, encrypted_columns
 
-__all__ = ["binds_rows", "check_key", "identities", "identity_in", "key_of", "named_in", "row_bound"]
+__all__ = [
+    "binds_rows",
+    "check_key",
+    "identities",
+    "identity_in",
+    "key_of",
+    "named_in",
+    "row_bound",
+    "row_of",
+]
 
 _NAMING = (Integer, String, Uuid)
 _STAYING = ("NO ACTION", "RESTRICT")
@@ -93,6 +103,18 @@ def identity_in(table: Table, parts: Sequence[Any]) -> bytes:
             "and flush it"
         )
     return encode_row([_text(canonical(*each)) for each in zip(columns, parts, strict=True)])
+
+
+def row_of(mapper: Mapper[Any], column: Column[Any], value_of: Callable[[str], Any]) -> bytes | None:
+    """The row that a model's value of this column is bound to, if it is; ``value_of`` has its attributes.
+
+    Raises:
+        UnsupportedQuery, UnsupportedValue, ConfigurationError: as ``identity_in``.
+    """
+    if not binds_rows(column):
+        return None
+    attributes = [mapper.get_property_by_column(part).key for part in key_of(column.table)]
+    return identity_in(column.table, list(map(value_of, attributes)))
 
 
 def named_in(table: Table, row: Mapping[str, Any]) -> bytes:
