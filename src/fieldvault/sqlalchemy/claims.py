@@ -10,7 +10,7 @@ All of it happens within a savepoint: what is refused leaves no trace, in the st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
@@ -35,11 +35,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.binding import binding_of, encrypted_columns, stored_name
-from fieldvault.sqlalchemy.bound_index import indexes_of
 from fieldvault.sqlalchemy.carrier import Claim
 from fieldvault.sqlalchemy.embedded import Embedded
 from fieldvault.sqlalchemy.types import Encrypted
-from fieldvault.sqlalchemy.uniqueness import is_unique, named, unique_sets
+from fieldvault.sqlalchemy.uniqueness import comparable, is_unique, named, unique_sets
 
 __all__ = ["give_up", "hold", "settle"]
 
@@ -147,7 +146,8 @@ def _written(statement: Insert | Update) -> Table | None:
 
 def _steps(statement: Insert | Update, written: Table, rows: Sequence[Row]) -> list[_Step]:
     """What a statement and its rows claim."""
-    unique = [key for key in _comparable(written) if is_unique(written, key)]
+    keys = [str(each.key) for each, _ in comparable(written)]
+    unique = [key for key in keys if is_unique(written, key)]
     if not unique:
         return []
     lists = getattr(statement, "_multi_values", ())
@@ -163,12 +163,6 @@ def _steps(statement: Insert | Update, written: Table, rows: Sequence[Row]) -> l
         for each in given
         if each.get(key).__class__ is Claim
     ]
-
-
-def _comparable(written: Table) -> Iterable[str]:
-    """The columns that hold the same for the same value."""
-    yield from (index.key for index in indexes_of(written))
-    yield from (str(each.key) for each in encrypted_columns(written) if each.type.deterministic)  # type: ignore[attr-defined]
 
 
 def _beside(written: Table, key: str, row: Row) -> tuple[tuple[str, Any], ...]:

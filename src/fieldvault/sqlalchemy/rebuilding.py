@@ -12,11 +12,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapper, registry
 
 from fieldvault.errors import ConfigurationError
-from fieldvault.sqlalchemy.binding import Binding, binding_of, encrypted_columns
-from fieldvault.sqlalchemy.bound_index import indexes_of
-from fieldvault.sqlalchemy.deterministic import is_deterministic
+from fieldvault.sqlalchemy.binding import Binding, binding_of
 from fieldvault.sqlalchemy.identity import key_of
 from fieldvault.sqlalchemy.recomputing import Recomputer
+from fieldvault.sqlalchemy.uniqueness import comparable
 from fieldvault.sqlalchemy.writers import StillWriting, is_busy, read, writers_ended
 
 __all__ = ["Rebuilt", "rebuild"]
@@ -130,7 +129,7 @@ def _tables(base: type[DeclarativeBase]) -> Iterator[tuple[Table, Any]]:
     others = {each for mapper in base.registry.mappers for each in mapper.tables if isinstance(each, Table)}
     bound = {each for each in others if binding_of(each.metadata).current is binding.vault}
     for table in {**dict.fromkeys(base.metadata.tables.values()), **dict.fromkeys(bound)}:
-        if indexes_of(table) or any(is_deterministic(each.type) for each in encrypted_columns(table)):
+        if any(True for _ in comparable(table)):
             if not key_of(table):
                 raise ConfigurationError(
                     f"the table {table.fullname} has no primary key, by which its rows could be rebuilt: "

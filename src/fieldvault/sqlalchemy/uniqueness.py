@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from fieldvault.sqlalchemy.binding import encrypted_columns
 from fieldvault.sqlalchemy.bound_index import indexes_of
 
-__all__ = ["NotUnique", "is_unique", "name_the_field", "named", "unique_sets"]
+__all__ = ["NotUnique", "comparable", "is_unique", "name_the_field", "named", "unique_sets"]
 
 
 class NotUnique(IntegrityError):
@@ -48,7 +48,7 @@ def named(error: IntegrityError, table: Table) -> NotUnique | None:
     """The error of a table's unique blind index, or deterministic column, with the fields; else ``None``."""
     # Not the error's own text, in which some drivers quote what they quoted once more.
     said = " ".join(map(str, getattr(error.orig, "args", ())))
-    for column, sources in _comparable(table):
+    for column, sources in comparable(table):
         if any(name in said for name in _names(table, column)):
             return NotUnique(error, tuple(source.type.field for source in sources))
     return None
@@ -65,10 +65,10 @@ def unique_sets(table: Table, key: str) -> Sequence[Sequence[Column[Any]]]:
     return [columns for columns in sets if any(member is table.c[key] for member in columns)]
 
 
-def _comparable(table: Table) -> Iterable[tuple[Column[Any], Sequence[Any]]]:
+def comparable(table: Table) -> Iterable[tuple[Column[Any], Sequence[Any]]]:
     """The columns that hold the same for the same value, and whose values those are."""
     yield from ((index.column, index.sources) for index in indexes_of(table))
-    yield from ((column, [column]) for column in encrypted_columns(table))
+    yield from ((each, [each]) for each in encrypted_columns(table) if each.type.deterministic)  # type: ignore[attr-defined]
 
 
 def _unique(table: Table) -> Sequence[Any]:
