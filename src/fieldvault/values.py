@@ -19,7 +19,7 @@ from fieldvault.codecs import TEXT, decode, encode
 from fieldvault.context import check_name, check_names
 from fieldvault.envelope import HEADER, HEADER_SIZE, as_bytes, refuse
 from fieldvault.errors import DecryptionError, FieldVaultError, ScopeRequired, TenantMismatch
-from fieldvault.keys.cache import ValueKey
+from fieldvault.keys.cached import ValueKey
 from fieldvault.keys.records import KeySlot
 from fieldvault.keys.ring import KeyRing
 from fieldvault.keys.waiting import TaskFlight

@@ -8,7 +8,8 @@ import pytest
 
 from fieldvault.codecs import TEXT
 from fieldvault.envelope import KINDS
-from fieldvault.keys.cache import CachedKey, KeyCache, ValueKey, touched_by
+from fieldvault.keys.cache import KeyCache, touched_by
+from fieldvault.keys.cached import CachedKey, ValueKey
 from fieldvault.keys.material import new_record
 from fieldvault.keys.records import Change, KeySlot, Purpose
 from fieldvault.kms import LocalKMS

@@ -20,7 +20,7 @@ from fieldvault.codecs import decode
 from fieldvault.context import bound_to_row
 from fieldvault.envelope import HEADER, as_bytes, refuse
 from fieldvault.errors import DecryptionError, FieldVaultError, KeyShredded, TenantMismatch
-from fieldvault.keys.cache import ValueKey
+from fieldvault.keys.cached import ValueKey
 from fieldvault.keys.ring import KeyRing
 
 __all__ = ["open_many"]

@@ -12,7 +12,7 @@ from typing import Any
 from fieldvault.codecs import TEXT, encode, pad
 from fieldvault.context import bound_to_row
 from fieldvault.envelope import PADDED
-from fieldvault.keys.cache import ValueKey
+from fieldvault.keys.cached import ValueKey
 from fieldvault.keys.records import KeySlot
 from fieldvault.keys.ring import KeyRing
 from fieldvault.suites import Suite

@@ -6,7 +6,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from fieldvault.keys.cache import CachedKey, KeyCache
+from fieldvault.keys.cache import KeyCache
+from fieldvault.keys.cached import CachedKey
 from fieldvault.keys.flight import SingleFlight
 from fieldvault.keys.policy import RotationPolicy
 from fieldvault.keys.protocols import KeyStore

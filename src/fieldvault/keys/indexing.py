@@ -9,7 +9,8 @@ from operator import attrgetter
 from typing import Protocol
 
 from fieldvault.errors import KeyStoreError
-from fieldvault.keys.cache import CachedKey, KeyCache
+from fieldvault.keys.cache import KeyCache
+from fieldvault.keys.cached import CachedKey
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.flight import SingleFlight
 from fieldvault.keys.lease import Lease

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from fieldvault.errors import KeyNotFound, KeyShredded, KeyStoreError, KeySuspended
-from fieldvault.keys.cache import CachedKey, KeyCache
+from fieldvault.keys.cache import KeyCache
+from fieldvault.keys.cached import CachedKey
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.flight import SingleFlight
 from fieldvault.keys.lease import Lease

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fieldvault.errors import FieldVaultError, KeyShredded
-from fieldvault.keys.cache import CachedKey
+from fieldvault.keys.cached import CachedKey
 from fieldvault.keys.lease import Lease
 from fieldvault.keys.material import LocalWrapper, new_record
 from fieldvault.keys.protocols import KMS, Addition, KeyStore

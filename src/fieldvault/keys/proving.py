@@ -8,7 +8,8 @@ from math import inf
 from weakref import WeakValueDictionary
 
 from fieldvault.errors import KMSError, KMSUnavailable
-from fieldvault.keys.cache import CachedKey, KeyCache
+from fieldvault.keys.cache import KeyCache
+from fieldvault.keys.cached import CachedKey
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.flight import SingleFlight
 from fieldvault.keys.material import key_context, unwrap_records

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import NamedTuple
 
-from fieldvault.keys.cache import CachedKey, KeyCache
+from fieldvault.keys.cache import KeyCache
+from fieldvault.keys.cached import CachedKey
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.lease import Lease
 from fieldvault.keys.permission import Permission

@@ -9,7 +9,7 @@ from fieldvault.envelope import HEADER_SIZE, KEY_ID_START, Envelope
 from fieldvault.errors import DecryptionError, KeyStoreError
 from fieldvault.forks import in_forked_children
 from fieldvault.keys.budget import Budget
-from fieldvault.keys.cache import CachedKey, ValueKey
+from fieldvault.keys.cached import CachedKey, ValueKey
 from fieldvault.keys.clock import Clock, CountedClock
 from fieldvault.keys.indexing import IndexCache, IndexKeyLoader, IndexKeys
 from fieldvault.keys.lease import Lease

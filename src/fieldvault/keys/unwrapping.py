@@ -16,7 +16,8 @@ from fieldvault.errors import (
     KMSError,
     KMSUnavailable,
 )
-from fieldvault.keys.cache import CachedKey, KeyCache
+from fieldvault.keys.cache import KeyCache
+from fieldvault.keys.cached import CachedKey
 from fieldvault.keys.clock import Clock
 from fieldvault.keys.flight import SingleFlight
 from fieldvault.keys.lease import Lease

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fieldvault.codecs import encode, pad
 from fieldvault.context import associated_data
 from fieldvault.envelope import PADDED, header
-from fieldvault.keys.cache import CachedKey
+from fieldvault.keys.cached import CachedKey
 from fieldvault.suites import AES_256_SIV
 
 __all__ = ["DeterministicField"]

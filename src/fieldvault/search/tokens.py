@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from fieldvault.context import check_name
 from fieldvault.errors import ConfigurationError, UnsupportedValue
-from fieldvault.keys.cache import CachedKey
+from fieldvault.keys.cached import CachedKey
 from fieldvault.search.normalize import Normalizer, normalized, normalizer
 from fieldvault.secret import KEY_SIZE, Secret
 
