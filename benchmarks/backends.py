@@ -45,9 +45,7 @@ def backend_rows(*, tenants: int, row: int, cold: int, warm: int, callers: int) 
             except Missing as error:
                 yield Row(LATENCY, name, None, "ms", note=str(error))
                 continue
-            names = [
-                f"tenant {number:06d}" for number in range(max(tenants if contender.many else row, cold + 1))
-            ]
+            names = [f"tenant {number:06d}" for number in range(max(tenants, cold + 1))]
             with contender.opened() as opened:
                 if opened.fetch is not None:
                     opened.fetch(names)
@@ -108,7 +106,7 @@ def _pages(
     name: str, contender: Contender, names: Sequence[str], blobs: Sequence[Any], row: int
 ) -> Iterator[Row]:
     section = "A page of values, each of another cold tenant, by KMS"
-    if contender.requests is None and contender.many:
+    if contender.requests is None:
         row = len(names)
     with contender.opened() as opened:
         asked, took = _page(opened, names[:row], blobs[:row])

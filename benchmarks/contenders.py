@@ -44,12 +44,11 @@ class Opened:
 class Contender:
     """Opens anew each time it is asked, over keys that stay.
 
-    ``many`` says whether a page of all tenants is measured. ``requests`` is the most that ``fetch`` may make
-    for so many keys; without it nothing is fetched. ``abreast`` sees requests side by side.
+    ``requests`` is the most that ``fetch`` may make for so many keys; without it nothing is fetched.
+    ``abreast`` sees requests side by side.
     """
 
     opened: Callable[[], AbstractContextManager[Opened]]
-    many: bool = True
     requests: Callable[[int], int] | None = None
     abreast: Abreast | None = None
 
@@ -104,11 +103,13 @@ def _transit_kms(servers: Servers) -> Callable[[], KMS]:
 
 def _transit(servers: Servers, stack: ExitStack) -> Contender:
     kms = _transit_kms(servers)
-    most = library("fieldvault.kms.transit.batches").MAX_ITEMS
     made = stack.enter_context(world())
-    return Contender(
-        partial(_vault, made, kms, servers.transit_requests), requests=lambda keys: -(-keys // most)
-    )
+    return Contender(partial(_vault, made, kms, servers.transit_requests), requests=_transit_batches)
+
+
+def _transit_batches(keys: int) -> int:
+    most: int = library("fieldvault.kms.transit.batches").MAX_ITEMS
+    return -(-keys // most)
 
 
 def _aws_kms(servers: Servers, abreast: Abreast) -> Callable[[], KMS]:
@@ -145,7 +146,7 @@ def _multi(servers: Servers, stack: ExitStack) -> Contender:
     def count() -> int:
         return servers.transit_requests() + servers.aws_requests()
 
-    return Contender(partial(_vault, made, kms, count), many=False)
+    return Contender(partial(_vault, made, kms, count), requests=_transit_batches)
 
 
 VAULTS: Mapping[str, Making] = {

@@ -53,7 +53,7 @@ def _sdk(arn: str, requests: Callable[[], int]) -> Iterator[Opened]:
 
 def _aws_sdk(servers: Servers, _: ExitStack) -> Contender:
     library("aws_encryption_sdk")
-    return Contender(partial(_sdk, servers.root_key_arn, servers.aws_requests), many=False)
+    return Contender(partial(_sdk, servers.root_key_arn, servers.aws_requests))
 
 
 @contextmanager
