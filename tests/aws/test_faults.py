@@ -1,10 +1,17 @@
 """Every exception of the SDK stands for a fault, and so does every code that any service may answer with."""
 
 import inspect
+import socket
+import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
 
 import botocore.exceptions
 import pytest
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.retries.standard import ThrottledRetryableChecker, TransientRetryableChecker
 from botocore.session import get_session
@@ -17,6 +24,8 @@ from fieldvault.aws.faults import (
     fault_of_sdk,
     words_of,
 )
+from tests.servers.certificates import Authority, Certificate
+from tests.servers.tcp import LOOPBACK
 
 
 def _exceptions() -> Iterator[type[Exception]]:
@@ -49,6 +58,60 @@ def test_a_class_that_a_later_release_adds_is_what_its_base_class_is() -> None:
 
     assert fault_of_sdk(NewTimeout(endpoint_url="http://127.0.0.1", error="")) is Fault.OUTAGE
     assert fault_of_sdk(NewTrouble()) is Fault.OTHER
+
+
+class _HandshakeEnds:
+    """A server that takes a TLS connection and ends it, as a balancer does that is going away."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.recv(65_536)
+                connection.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+class _Stranger(_HandshakeEnds):
+    """A server whose certificate nobody knows."""
+
+    def __init__(self, shown: Certificate) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(shown.certificate, shown.key)
+        super().__init__()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with suppress(ssl.SSLError, OSError):
+                    self._context.wrap_socket(connection, server_side=True).close()
+                connection.close()
+
+
+def test_a_handshake_that_ends_early_is_an_outage_and_a_strange_certificate_a_mistake(tmp_path: Path) -> None:
+    """Both are an ``SSLError`` of the SDK; only one of them passes by itself."""
+    stranger = _Stranger(Authority(tmp_path, "nobody").issue("stranger"))
+    for server, fault in ((_HandshakeEnds(), Fault.OUTAGE), (stranger, Fault.MISTAKE)):
+        client: Any = get_session().create_client(
+            "kms",
+            region_name="eu-central-1",
+            endpoint_url=f"https://{LOOPBACK}:{server.port}",
+            aws_access_key_id="a",
+            aws_secret_access_key="b",
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+        with closing(server), pytest.raises(botocore.exceptions.SSLError) as raised:
+            client.list_keys()
+        assert fault_of_sdk(raised.value) is fault
 
 
 def test_what_the_sdk_itself_would_repeat_is_an_outage() -> None:

@@ -15,6 +15,7 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session, get_session
 
+from fieldvault.aws.pacing import pace
 from fieldvault.errors import ConfigurationError
 from fieldvault.forks import in_forked_children
 from fieldvault.settings import Section
@@ -58,8 +59,9 @@ class ClientOptions:
     def open(self, service: str, connections: int) -> Any:
         """A new client with so many pooled connections.
 
-        The SDK's adaptive mode slows this process down when the service throttles it. It does not repeat
-        calls: who calls has a deadline, and repeats them itself.
+        When the service throttles this process it slows down, as in the SDK's adaptive mode, and a call that
+        would have to wait for long fails (``pace``). Nothing is repeated: who calls has a deadline, and
+        repeats it himself.
 
         Raises:
             ConfigurationError: no region, no such profile, a malformed endpoint.
@@ -68,7 +70,7 @@ class ClientOptions:
         try:
             # A session of its own: boto3's default one is shared, and not made for threads.
             session = boto3.Session(botocore_session=self._session())
-            return session.client(
+            client = session.client(
                 service,
                 region_name=self.region_name,
                 endpoint_url=self.endpoint_url,
@@ -76,13 +78,16 @@ class ClientOptions:
             )
         except (BotoCoreError, ValueError) as error:
             problem = str(error)
+        else:
+            pace(client)
+            return client
         raise ConfigurationError(f"no client for AWS {service}: {problem}")
 
     def _config(self, connections: int) -> Config:
         return Config(
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,
-            retries={"mode": "adaptive", "total_max_attempts": 1},
+            retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=connections,
             # What is sent is made here; looking it over again took half the time of a large transaction.
             parameter_validation=False,

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, auto
+from ssl import CertificateError
 from types import MappingProxyType
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
-__all__ = ["COMMON_CODES", "SDK_FAULTS", "Fault", "code_of", "fault_of_code", "fault_of_sdk", "words_of"]
+__all__ = [
+    "COMMON_CODES",
+    "SDK_FAULTS",
+    "STILL_EXPIRED",
+    "Fault",
+    "code_of",
+    "fault_of_code",
+    "fault_of_sdk",
+    "words_of",
+]
 
 
 class Fault(Enum):
@@ -28,14 +38,13 @@ _OUTAGES = """
     CapacityNotAvailableError ChecksumError ConnectionClosedError ConnectionError ConnectTimeoutError
     CredentialRetrievalError EndpointConnectionError EventStreamError FlexibleChecksumError HTTPClientError
     IncompleteReadError MetadataRetrievalError ProxyConnectionError ReadTimeoutError ResponseStreamingError
-    TokenRetrievalError
+    SSLError TokenRetrievalError
 """
 _DENIALS = """
     LoginAuthorizationCodeError LoginError LoginInsufficientPermissions LoginRefreshRequired
     LoginTokenLoadError NoAuthTokenError NoCredentialsError PartialCredentialsError
     RefreshWithMFAUnsupportedError SSOError SSOTokenLoadError UnauthorizedSSOTokenError UnknownCredentialError
 """
-# A certificate that does not fit is no outage: it stays so until somebody mends it, and may be an attack.
 _MISTAKES = """
     BaseEndpointResolverError ConfigNotFound ConfigParseError EndpointProviderError EndpointResolutionError
     EndpointVariantError InfiniteLoopConfigError InvalidChecksumConfigError InvalidConfigError
@@ -43,7 +52,7 @@ _MISTAKES = """
     InvalidHostLabelError InvalidIMDSEndpointError InvalidIMDSEndpointModeError InvalidMaxRetryAttemptsError
     InvalidProxiesConfigError InvalidRegionError InvalidRetryConfigurationError InvalidRetryModeError
     InvalidSTSRegionalEndpointsConfigError MD5UnavailableError MissingDependencyException NoRegionError
-    ProfileNotFound SSLError ServiceNotInRegionError UnknownEndpointError UnknownFIPSEndpointError
+    ProfileNotFound ServiceNotInRegionError UnknownEndpointError UnknownFIPSEndpointError
     UnknownRegionError UnknownSignatureVersionError UnknownTokenProviderError UnsupportedServiceProtocolsError
     UnsupportedSignatureVersionError
 """
@@ -67,6 +76,12 @@ SDK_FAULTS: Mapping[str, Fault] = MappingProxyType(
     | dict.fromkeys(_OTHERS.split(), Fault.OTHER)
 )
 """Every exception of ``botocore.exceptions``, by name: releases of the SDK differ in which they have."""
+
+STILL_EXPIRED = RuntimeError
+"""What the SDK raises, outside of its own tree, for new credentials that have expired already.
+
+That is an outage of whoever hands them out.
+"""
 
 COMMON_CODES: Mapping[str, Fault] = MappingProxyType(
     dict.fromkeys(
@@ -139,9 +154,26 @@ COMMON_CODES: Mapping[str, Fault] = MappingProxyType(
 
 
 def fault_of_sdk(error: BotoCoreError) -> Fault:
-    """The fault that an exception of the SDK stands for; of an unknown one, what its base class does."""
+    """The fault that an exception of the SDK stands for; of an unknown one, what its base class does.
+
+    A certificate that does not fit is no outage: it stays so until somebody mends it, and may be an attack.
+    """
+    if isinstance(error, SSLError) and _is_about_the_certificate(error.kwargs.get("error")):
+        return Fault.MISTAKE
     names = (each.__name__ for each in type(error).__mro__)
     return next((SDK_FAULTS[name] for name in names if name in SDK_FAULTS), Fault.OTHER)
+
+
+def _is_about_the_certificate(reason: object) -> bool:
+    """Whether a handshake failed for the certificate's sake, as far down as that is told."""
+    seen: list[object] = []
+    while isinstance(reason, BaseException) and reason not in seen:
+        if isinstance(reason, CertificateError):
+            return True
+        seen.append(reason)
+        # urllib3 keeps it in either place.
+        reason = reason.__cause__ or reason.__context__ or getattr(reason, "reason", None)
+    return False
 
 
 def code_of(error: ClientError) -> str:
