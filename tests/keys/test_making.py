@@ -1,7 +1,12 @@
 """Making keys: what happens between a key's entry into the store and its entry into the cache."""
 
+import threading
+from collections.abc import Mapping
+
 import pytest
 
+from fieldvault.errors import KeyShredded
+from fieldvault.keys.protocols import KMS
 from fieldvault.keys.records import KeyState
 from tests.keys.parties import Rig
 
@@ -60,3 +65,42 @@ def test_a_subjects_key_is_no_younger_than_the_word_of_the_kms(memory_rig: Rig) 
     memory_rig.clock.advance(1)
     assert party.open(new) == "y"
     assert party.kms_calls() == ["unwrap_many"]
+
+
+class _Abreast:
+    """A KMS that answers a wrapping once so many have come."""
+
+    def __init__(self, kms: KMS, number: int) -> None:
+        self._kms = kms
+        self._barrier = threading.Barrier(number)
+
+    def wrap(self, key: bytes, *, context: Mapping[str, str]) -> bytes:
+        """Wrap with the others."""
+        self._barrier.wait(30)
+        return self._kms.wrap(key, context=context)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._kms, name)
+
+
+def test_first_keys_of_many_tenants_are_wrapped_side_by_side(memory_rig: Rig) -> None:
+    """Sixteen at a time: a page of new tenants does not wait for one after the other."""
+    kms: object = _Abreast(memory_rig.kms, 16)
+    party = Rig(kms, memory_rig.store, memory_rig.clock).party()  # type: ignore[arg-type]
+    tenants = [f"tenant {number}" for number in range(32)]
+    assert party.vault.prefetch(tenants) == {}
+    assert sorted(memory_rig.store.tenants()) == sorted(tenants)
+
+
+@pytest.mark.parametrize("subject", [None, "alice"])
+def test_nothing_is_wrapped_for_who_was_shredded(rig: Rig, subject: str | None) -> None:
+    """The key store refuses the key anyway; the KMS is not even told the name.
+
+    A subject's key has the tenant's wrap key above it, and it is that one which is gone.
+    """
+    party, late = rig.party(), rig.party()
+    party.seal("x", subject=subject)
+    party.vault.shred("acme", actor="test", reason="asked")
+    with pytest.raises(KeyShredded, match="shredded" if subject is None else "destroyed"):
+        late.seal("y", subject=subject)
+    assert late.kms_calls() == []

@@ -1,13 +1,17 @@
 """Data keys: their ids, their wrapping, and what is refused after unwrapping."""
 
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fieldvault.errors import KMSDenied, KMSError
+from fieldvault.errors import KMSDenied, KMSError, KMSUnavailable
 from fieldvault.keys.material import LocalWrapper, checked, key_context, key_id_of, new_record, unwrap_records
+from fieldvault.keys.protocols import WrappedKey
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.kms import LocalKMS
 from fieldvault.secret import Secret
@@ -129,3 +133,55 @@ def test_a_batch_of_another_size_is_refused(local_kms: LocalKMS) -> None:
     records: list[KeyRecord] = [new_record(KeySlot("acme"), 1, local_kms, uses=0)[0]]
     with pytest.raises(KMSError, match="0 of 1"):
         unwrap_records(Miscounting(local_kms), records)
+
+
+_Answers = list[bytes | KMSError]
+_LIES: dict[str, Callable[[_Answers], _Answers]] = {
+    "in another order": lambda answers: answers[::-1],
+    "one too few": lambda answers: answers[:-1],
+    "one of another size": lambda answers: [answers[0], bytes(answers[1])[:-1], answers[2]],  # type: ignore[arg-type]
+    "one unavailable": lambda answers: [answers[0], KMSUnavailable("throttled"), answers[2]],
+}
+
+
+class _Lying(LocalKMS):
+    """Answers a batch as it is told to, in frames that have the keys in their locals."""
+
+    lie: Callable[[_Answers], _Answers]
+
+    def unwrap_many(self, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:
+        """Answer otherwise."""
+        answers = list(super().unwrap_many(items))
+        told = self.lie(answers)
+        if any(isinstance(answer, KMSUnavailable) for answer in told):
+            self._raised(told, answers)
+        return told
+
+    @staticmethod
+    def _raised(told: _Answers, answers: _Answers) -> None:  # noqa: ARG004 - a local, as in a real batch
+        for number, answer in enumerate(told):
+            try:
+                if isinstance(answer, KMSError):
+                    raise answer
+            except KMSError as error:
+                told[number] = error
+
+
+@pytest.mark.parametrize("lie", _LIES)
+def test_no_key_stands_in_the_traceback_of_what_is_handed_out(tmp_path: Path, lie: str) -> None:
+    """Trackers of errors keep the locals of every frame; a batch's frames have all of its keys."""
+    LocalKMS.create(tmp_path / "lying.keys").close()
+    kms = _Lying(tmp_path / "lying.keys")
+    made = [new_record(KeySlot(tenant), 1, kms, uses=0) for tenant in "abc"]
+    kms.lie = _LIES[lie]
+    told: list[Exception] = []
+    try:
+        outcome = unwrap_records(kms, [record for record, _ in made])
+    except KMSError as error:
+        told.append(error)
+    else:
+        told += [each for each in outcome.values() if isinstance(each, KMSError)]
+    assert told
+    for problem in told:
+        report = traceback.TracebackException.from_exception(problem, capture_locals=True)
+        assert not any(repr(secret.reveal()) in "".join(report.format()) for _, secret in made)

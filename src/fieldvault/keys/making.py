@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from fieldvault.errors import FieldVaultError, KeyShredded
@@ -15,6 +16,9 @@ from fieldvault.keys.unwrapping import Outcome, Unwrapper
 from fieldvault.secret import Secret
 
 __all__ = ["KeyMaker"]
+
+_ABREAST = 16
+"""Keys that the KMS is asked to wrap at a time."""
 
 FindActive = Callable[[Iterable[KeySlot]], dict[KeySlot, Outcome]]
 
@@ -59,11 +63,9 @@ class KeyMaker:
         outcome: dict[KeySlot, Outcome] = {}
         above = self._above(slots)
         made: dict[Addition, _Made] = {}
-        for slot in slots:
-            try:
-                new = self._make(slot, snapshot, above)
-            except FieldVaultError as error:
-                outcome[slot] = error
+        for slot, new in self._make_all(slots, snapshot, above):
+            if isinstance(new, FieldVaultError):
+                outcome[slot] = new
             else:
                 made[Addition(new.record, None)] = new
         for addition in self._add(list(made), outcome):
@@ -95,6 +97,35 @@ class KeyMaker:
         """The wrap keys for the keys of subjects, by tenant."""
         wanted = {KeySlot(slot.tenant, None, Purpose.WRAP) for slot in slots if slot.subject is not None}
         return {slot.tenant: key for slot, key in self._active(wanted).items()}
+
+    def _make_all(
+        self, slots: Sequence[KeySlot], snapshot: Snapshot, above: Mapping[str, Outcome]
+    ) -> Iterator[tuple[KeySlot, _Made | FieldVaultError]]:
+        """A new key for each slot; several at a time where the KMS wraps them, which it does one by one."""
+
+        def make(slot: KeySlot) -> _Made | FieldVaultError:
+            try:
+                self._refuse_fenced(slot, snapshot)
+                return self._make(slot, snapshot, above)
+            except FieldVaultError as error:
+                return error
+
+        asked = sum(slot.subject is None for slot in slots)
+        if asked < 2:
+            yield from ((slot, make(slot)) for slot in slots)
+            return
+        with ThreadPoolExecutor(min(asked, _ABREAST), thread_name_prefix="fieldvault making") as threads:
+            yield from zip(slots, threads.map(make, slots), strict=True)
+
+    def _refuse_fenced(self, slot: KeySlot, snapshot: Snapshot) -> None:
+        # The key store would refuse it, but not before the KMS has been told the tenant's name, and has made
+        # a root key for it anew where each tenant has one.
+        ended = any(
+            record.slot == slot and record.state is KeyState.DESTROYED for record in snapshot.records.values()
+        )
+        fence = self._store.fence(slot.tenant, slot.subject) if ended else None
+        if fence is not None:
+            raise KeyShredded.of_scope(fence.tenant, fence.subject)
 
     def _make(self, slot: KeySlot, snapshot: Snapshot, above: Mapping[str, Outcome]) -> _Made:
         wrapper: KMS | LocalWrapper = self._kms

@@ -107,6 +107,9 @@ def checked(record: KeyRecord, key: object) -> Secret:
         secret = Secret(key)
         if key_id_of(secret) == record.key_id:
             return secret
+        del secret
+    # It may be another tenant's key, and tracebacks keep what stands in a frame.
+    del key
     raise KMSError(
         f"unwrapping the key {record.key_id.hex()} gave another key: the KMS or the key store holds a "
         f"wrong one"
@@ -114,15 +117,36 @@ def checked(record: KeyRecord, key: object) -> Secret:
 
 
 def unwrap_records(kms: KMS, records: Sequence[KeyRecord]) -> dict[bytes, Secret | KMSError]:
-    """Each tenant-level record's key, or the error it met, by key id: one call of the KMS for all of them."""
+    """Each tenant-level record's key, or the error it met, by key id: one call of the KMS for all of them.
+
+    The errors come, and are raised, without their tracebacks: the frames of a batch hold its other keys.
+
+    Raises:
+        KMSError: what hit the call as a whole.
+    """
     items = [WrappedKey(record.wrapped or b"", key_context(record.slot, record.key_id)) for record in records]
-    answers = kms.unwrap_many(items)
-    if len(answers) != len(items):
-        raise KMSError(f"the KMS answered {len(answers)} of {len(items)} items")
-    outcome: dict[bytes, Secret | KMSError] = {}
-    for record, answer in zip(records, answers, strict=True):
-        try:
-            outcome[record.key_id] = answer if isinstance(answer, KMSError) else checked(record, answer)
-        except KMSError as wrong:
-            outcome[record.key_id] = wrong
-    return outcome
+    problem: KMSError
+    try:
+        answers = kms.unwrap_many(items)
+        if len(answers) == len(items):
+            return {
+                record.key_id: _outcome(record, answer)
+                for record, answer in zip(records, answers, strict=True)
+            }
+        problem = KMSError(f"the KMS answered {len(answers)} of {len(items)} items")
+        del answers
+    except KMSError as error:
+        problem = error
+    raise _bare(problem)
+
+
+def _outcome(record: KeyRecord, answer: object) -> Secret | KMSError:
+    try:
+        return _bare(answer) if isinstance(answer, KMSError) else checked(record, answer)
+    except KMSError as wrong:
+        return _bare(wrong)
+
+
+def _bare(error: KMSError) -> KMSError:
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
