@@ -1,5 +1,6 @@
 """A root key of its own for each test, in the token that all share."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,10 +16,29 @@ from tests.servers.softhsm import PIN, TOKEN, SoftHSM
 Opening = Callable[..., PKCS11KMS]
 
 
+class Asked:
+    """A PIN that is asked for, and counts it."""
+
+    def __init__(self, *pins: str) -> None:
+        self.pins = list(pins)
+        self.times = 0
+
+    def __call__(self) -> str:
+        """The next one; the last again and again."""
+        self.times += 1
+        return self.pins.pop(0) if len(self.pins) > 1 else self.pins[0]
+
+
 @pytest.fixture
 def key_label(softhsm: SoftHSM) -> str:
     """The label of a root key that is not made yet."""
     return softhsm.key_label()
+
+
+@pytest.fixture
+def module(softhsm: SoftHSM) -> str:
+    """The path of the module."""
+    return str(softhsm.module)
 
 
 @pytest.fixture
@@ -45,8 +65,10 @@ def as_administrator(softhsm: SoftHSM, key_label: str) -> Callable[[Callable[[An
 
     @contextmanager
     def session() -> Iterator[Any]:
-        with MODULES.entered():
-            token = pkcs11.lib(str(softhsm.module)).get_token(token_label=TOKEN)
+        module, until = MODULES.at(str(softhsm.module)), time.monotonic() + 30
+        library = module.ready(until)
+        with module.entered(until, alone=True):
+            token = library.get_token(token_label=TOKEN)
             try:
                 opened = token.open(rw=True, user_pin=PIN)
             except pkcs11.UserAlreadyLoggedIn:

@@ -1,10 +1,9 @@
 """``PKCS11KMS``: root keys that stay in the token, versions, PINs, sessions."""
 
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pkcs11
@@ -12,16 +11,14 @@ import pytest
 from pkcs11 import Attribute, KeyType
 
 from fieldvault import Vault
-from fieldvault.errors import ConfigurationError, KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
+from fieldvault.errors import ConfigurationError, KMSError, KMSKeyDisabled, KMSUnavailable
 from fieldvault.keys.protocols import WrappedKey
 from fieldvault.kms import PKCS11KMS
-from fieldvault.kms.pkcs11 import modules
 from fieldvault.kms.pkcs11.modules import MODULES
 from fieldvault.kms.pkcs11.rootkeys import version_of
 from fieldvault.settings import Section, Source
-from fieldvault.testing.samples import in_a_fork, told_by
-from tests.kms.pkcs11.conftest import Opening
-from tests.servers.softhsm import LOCKED_TOKEN, PIN, TOKEN, SoftHSM
+from tests.kms.pkcs11.conftest import Asked, Opening
+from tests.servers.softhsm import PIN, TOKEN, SoftHSM
 
 KEY = bytes(range(32))
 CONTEXT = {"tenant": "acme"}
@@ -73,9 +70,10 @@ def test_a_key_that_is_no_root_key_is_refused(
     softhsm: SoftHSM, opening: Opening, key_label: str, attributes: dict[Attribute, object], told: str
 ) -> None:
     """Made by somebody else's tools, and not guarded by the token."""
-    with MODULES.entered():
-        token = pkcs11.lib(str(softhsm.module)).get_token(token_label=TOKEN)
-        session = token.open(rw=True, user_pin=PIN)
+    module, until = MODULES.at(str(softhsm.module)), time.monotonic() + 30
+    library = module.ready(until)
+    with module.entered(until, alone=True):
+        session = library.get_token(token_label=TOKEN).open(rw=True, user_pin=PIN)
         session.generate_key(
             KeyType.AES,
             256,
@@ -176,101 +174,6 @@ def test_only_keys_of_32_bytes_are_wrapped(kms: PKCS11KMS) -> None:
         kms.wrap(KEY[:16], context=CONTEXT)
 
 
-# -- PINs ------------------------------------------------------------------------------------------------
-
-
-class Asked:
-    """A PIN that is asked for, and counts it."""
-
-    def __init__(self, *pins: str) -> None:
-        self.pins = list(pins)
-        self.times = 0
-
-    def __call__(self) -> str:
-        """The next one; the last again and again."""
-        self.times += 1
-        return self.pins.pop(0) if len(self.pins) > 1 else self.pins[0]
-
-
-def test_a_wrong_pin_is_denied_and_not_tried_again(opening: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens lock themselves after a few; another PIN is tried."""
-    pin = Asked("0000-wrong", "0000-wrong", "0000-wrong", PIN)
-    with closing(opening(make=PKCS11KMS, token_label=LOCKED_TOKEN, pin=pin)) as kms:
-        logins = _counted_logins(monkeypatch)
-        for told in ("PinIncorrect", "not tried again", "not tried again"):
-            with pytest.raises(KMSDenied, match=told) as caught:
-                kms.wrap(KEY, context=CONTEXT)
-            assert all("0000-wrong" not in text for text in told_by(caught.value))
-            assert all("0000-wrong" not in text for text in locals_of(caught.tb))
-        assert "0000-wrong" not in repr(vars(kms._connection))
-        assert logins == ["0000-wrong"]
-        with pytest.raises(KMSKeyDisabled, match="no root key of that label"):
-            kms.wrap(KEY, context=CONTEXT)
-        assert logins == ["0000-wrong", PIN]
-
-
-def test_of_many_items_none_is_asked_for_after_a_denial(opening: Opening) -> None:
-    """Nor after an outage: each would wait for as long."""
-    pin = Asked("0000-wrong")
-    with closing(opening(token_label=LOCKED_TOKEN, pin=pin)) as kms:
-        item = WrappedKey(b"\x01" + bytes(68), CONTEXT)
-        answers = kms.unwrap_many([item] * 5)
-    assert [type(each) for each in answers] == [KMSDenied] * 5
-    assert len({id(each) for each in answers}) == 5
-    assert pin.times == 1
-
-
-def test_a_callback_is_asked_at_each_login_and_not_before(opening: Opening) -> None:
-    """So that the PIN need not be kept in memory, nor be the same for good."""
-    opening(make=PKCS11KMS.create, token_label=LOCKED_TOKEN).close()
-    pin = Asked(PIN)
-    with closing(opening(token_label=LOCKED_TOKEN, pin=pin)) as kms:
-        assert pin.times == 0
-        kms.wrap(KEY, context=CONTEXT)
-        kms.wrap(KEY, context=CONTEXT)
-        assert pin.times == 1
-        in_a_fork(kms.check)
-        kms.close()
-        kms.check()
-        assert pin.times == 2
-
-
-def locals_of(traceback: TracebackType | None) -> Iterator[str]:
-    """What a tool that reports errors with their frames' variables would show, of our own frames."""
-    while traceback is not None:
-        if "fieldvault/kms" in traceback.tb_frame.f_code.co_filename:
-            yield repr(traceback.tb_frame.f_locals)
-        traceback = traceback.tb_next
-
-
-def _counted_logins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The PINs that tokens were given from now on."""
-    given: list[str] = []
-    load = MODULES.load
-
-    class Watched:
-        def __init__(self, token: Any) -> None:
-            self._token = token
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._token, name)
-
-        def open(self, *, user_pin: str | None = None, rw: bool = False) -> Any:
-            if user_pin is not None:
-                given.append(user_pin)
-            return self._token.open(user_pin=user_pin, rw=rw)
-
-    class Module:
-        def __init__(self, path: str) -> None:
-            self._module = load(path)
-
-        def get_token(self, **wanted: str) -> Watched:
-            return Watched(self._module.get_token(**wanted))
-
-    monkeypatch.setattr(MODULES, "load", Module)
-    return given
-
-
 # -- configuration ---------------------------------------------------------------------------------------
 
 
@@ -311,6 +214,29 @@ def test_a_pin_never_stands_in_the_configuration(members: dict[str, object], tol
     assert PIN not in str(caught.value)
 
 
+@pytest.mark.parametrize("members", [{"pool_size": 0}, {"pool_timeout": 0.0}, {"pool_timeout": -1}])
+def test_a_pool_that_nobody_could_use_is_refused(
+    monkeypatch: pytest.MonkeyPatch, members: dict[str, object]
+) -> None:
+    """When it is configured, and not when somebody waits."""
+    monkeypatch.setenv("TOKEN_PIN", PIN)
+    others = {"module": "module.so", "token_label": "t", "key_label": "k", "pin_env": "TOKEN_PIN"}
+    with pytest.raises(ConfigurationError, match="pool_size is at least 1 session"):
+        configured(**others, **members)
+
+
+def test_the_pool_is_configured(softhsm: SoftHSM, root_key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many sessions, and how long they are waited for."""
+    monkeypatch.setenv("TOKEN_PIN", PIN)
+    names = {"module": str(softhsm.module), "token_label": TOKEN, "key_label": root_key}
+    with (
+        closing(configured(**names, pin_env="TOKEN_PIN", pool_size=1, pool_timeout=0.05)) as kms,
+        kms._connection._pool.place(time.monotonic(), lambda: 1),
+        pytest.raises(KMSUnavailable, match="all 1 sessions"),
+    ):
+        kms.check()
+
+
 @pytest.mark.parametrize("name", ["module", "token_label", "key_label", "pin"])
 def test_an_empty_argument_is_refused_at_once(opening: Opening, name: str) -> None:
     """Before anything is opened."""
@@ -331,70 +257,6 @@ def test_a_token_that_is_not_there_is_an_outage(opening: Opening) -> None:
         pytest.raises(KMSUnavailable, match="NoSuchToken"),
     ):
         kms.wrap(KEY, context=CONTEXT)
-
-
-# -- sessions --------------------------------------------------------------------------------------------
-
-
-def test_one_object_that_logs_out_does_not_lock_out_another(opening: Opening, root_key: str) -> None:
-    """The login is the process's, and is made good."""
-    first, second = opening(key_label=root_key), opening(key_label=root_key)
-    wrapped = first.wrap(KEY, context=CONTEXT)
-    assert second.unwrap(wrapped, context=CONTEXT) == KEY
-    first.close()
-    assert second.unwrap(wrapped, context=CONTEXT) == KEY
-    second.close()
-    assert second.unwrap(wrapped, context=CONTEXT) == KEY
-    second.close()
-
-
-def test_a_module_that_somebody_else_initialised_again_is_no_outage(softhsm: SoftHSM, kms: PKCS11KMS) -> None:
-    """All sessions ended with that."""
-    wrapped = kms.wrap(KEY, context=CONTEXT)
-    with MODULES.entered():
-        pkcs11.lib(str(softhsm.module)).reinitialize()
-    assert kms.unwrap(wrapped, context=CONTEXT) == KEY
-
-
-def test_a_forked_child_has_a_module_of_its_own(softhsm: SoftHSM, kms: PKCS11KMS) -> None:
-    """Sessions of the parent are none in the child, and the parent's go on."""
-    kms.check()
-    with MODULES.entered():
-        session = pkcs11.lib(str(softhsm.module)).get_token(token_label=TOKEN).open()
-
-    def child() -> None:
-        kms.check()
-        with MODULES.entered(), pytest.raises(pkcs11.SessionHandleInvalid):
-            session.generate_random(64)
-
-    in_a_fork(child)
-    with MODULES.entered():
-        assert session.generate_random(64)
-        session.close()
-
-
-def test_a_call_that_does_not_end_holds_others_up_for_a_while_only(
-    kms: PKCS11KMS, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing can interrupt a vendor's library."""
-    monkeypatch.setattr(modules, "_PATIENCE", 0.05)
-    entered, leave = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        with MODULES.entered():
-            entered.set()
-            leave.wait(30)
-
-    hanging = threading.Thread(target=hang)
-    hanging.start()
-    try:
-        assert entered.wait(30)
-        with pytest.raises(KMSUnavailable, match="has not ended"):
-            kms.check()
-    finally:
-        leave.set()
-        hanging.join()
-    assert kms.check()
 
 
 def test_what_is_shown_holds_no_pin(opening: Opening) -> None:

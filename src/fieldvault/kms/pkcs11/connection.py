@@ -1,53 +1,54 @@
-"""The connection with a token: a session, logged in, opened again when it was lost or the process forked."""
+"""The connection with a token: a few sessions, opened when needed, and again when lost or after a fork."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from pkcs11 import Attribute, KeyType
-from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn, UserNotLoggedIn
+from pkcs11.exceptions import PKCS11Error, SessionClosed, SessionHandleInvalid, UserNotLoggedIn
 from pkcs11.mechanisms import Mechanism
 
-from fieldvault.errors import ConfigurationError, KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
+from fieldvault.errors import ConfigurationError, FieldVaultError, KMSKeyDisabled, KMSUnavailable
 from fieldvault.forks import in_forked_children
-from fieldvault.kms.pkcs11.meaning import MEANINGS, meaning
-from fieldvault.kms.pkcs11.modules import MODULES
+from fieldvault.kms.pkcs11.login import Login
+from fieldvault.kms.pkcs11.meaning import meaning
+from fieldvault.kms.pkcs11.modules import MODULES, Module
+from fieldvault.kms.pkcs11.pool import Pool
 from fieldvault.kms.pkcs11.rootkeys import RootKey, listed, version_of
 
-__all__ = ["Connection", "OpenToken", "Pin"]
+__all__ = ["Connection", "OpenToken"]
 
 T = TypeVar("T")
 
 
-class Pin:
-    """A PIN that does not print itself, nor in the locals of a traceback."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __call__(self) -> str:
-        """The PIN."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "<PIN>"
-
-
 class OpenToken:
-    """A session with a token, and the versions of the root key that it sees."""
+    """A session with a token, and the versions of the root key that it sees; used by one thread at a time.
 
-    def __init__(self, token: Any, session: Any, label: str) -> None:
+    ``generation`` is the module's in which it was opened.
+    """
+
+    def __init__(self, token: Any, session: Any, label: str, generation: int) -> None:
         self.token = token
         self.session = session
+        self.generation = generation
+        self.keys: Mapping[bytes, RootKey] = {}
         self._label = label
-        self.keys = listed(session, label)
+        self._edition = -1
+
+    def keep_up(self, edition: int) -> None:
+        """Look again, unless that was done in this edition."""
+        if self._edition != edition:
+            self.look_again()
+            self._edition = edition
 
     def look_again(self) -> None:
-        """Take up what another process made or removed."""
+        """Take up what others made or removed."""
+        for known in self.keys.values():
+            known.touch()  # a search in a session that is lost makes python-pkcs11 complain on stderr
+            break
         self.keys = listed(self.session, self._label)
 
     def version(self, key_id: bytes) -> RootKey:
@@ -65,131 +66,165 @@ class OpenToken:
             )
         return self.keys[key_id]
 
+    def is_logged_in(self) -> bool:
+        """Whether this process may use private objects; asked by making one, which nobody else sees."""
+        template = {Attribute.PRIVATE: True, Attribute.SENSITIVE: True}
+        try:
+            self.session.generate_key(KeyType.AES, 256, store=False, template=template).destroy()
+        except UserNotLoggedIn:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the session, if it is still there."""
+        with suppress(PKCS11Error):
+            self.session.close()
+
 
 class Connection:
-    """One session at a time with one token, shared by all threads.
+    """At most ``size`` sessions with one token, each used by one thread at a time.
 
-    The login is the process's: another object on the same token takes part in it, and its end is noticed and
-    made good. A PIN that was refused once is not tried again: tokens lock themselves after a few.
+    A module without locks gets one. Whoever finds all in use waits, ``patience`` seconds at most; so does
+    whoever needs the module for itself, to initialise it or to log out.
     """
 
-    def __init__(self, module: str, token_label: str, key_label: str, pin: Callable[[], str]) -> None:
-        self._module = module
-        self._token_label = token_label
+    def __init__(
+        self, path: str, token_label: str, key_label: str, login: Login, *, size: int, patience: float
+    ) -> None:
+        self._path = path
+        self._label = token_label
         self._key_label = key_label
-        self._pin = pin
-        self._refused: tuple[Pin, str] | None = None
-        self._login: Any = None
-        self._open: OpenToken | None = None
+        self._login = login
+        self._size = size
+        self._patience = patience
+        self._module: Module | None = None
+        self._edition = 0
+        self._answered = 0
+        self._forget()
         in_forked_children(self, Connection._forget)
 
     def use(self, work: Callable[[OpenToken], T]) -> T:
         """Do some work with the open token; once more in a new session, where an old one failed.
 
-        In an outage the module is initialised again before the next call: some find a token again only so.
+        In an outage, that is while no session works, the module is initialised again before the next one is
+        opened: some find a token again only so.
 
         Raises:
             KMSError: what the token's answer means.
+            KMSUnavailable: also when others did not make room in time.
         """
-        problem: PKCS11Error | KMSKeyDisabled
-        with MODULES.entered():
-            while True:
-                fresh = self._open is None
-                try:
-                    if self._open is None:
-                        self._open = self._opened()
-                    return work(self._open)
-                except (PKCS11Error, KMSKeyDisabled) as error:
-                    problem = error
-                self._drop()
-                # Also what a key may do was read when the session was opened.
-                if fresh:
+        until = time.monotonic() + self._patience
+        module = self._module = MODULES.at(self._path)
+        pool = self._pool
+        with pool.place(until, lambda: self.parallel):
+            with module.entered(until):
+                while (old := pool.take()) is not None:
+                    if old.generation != module.generation:
+                        continue
+                    try:
+                        return self._in_session(old, work, pool)
+                    except (SessionHandleInvalid, SessionClosed):
+                        # Perhaps somebody initialised the module again, and without locks.
+                        module.renew(old.generation)
+                    except (PKCS11Error, KMSKeyDisabled):
+                        pass  # perhaps for what was read when the session was opened
                     break
-            told = problem if isinstance(problem, KMSKeyDisabled) else meaning(problem, self._token_label)
-            if isinstance(told, KMSUnavailable):
-                MODULES.renew(self._module)
-        raise told
+            return self._afresh(module, work, pool, until)
+
+    @property
+    def parallel(self) -> int:
+        """How many calls may be at work at a time; 1 before the module was first asked."""
+        return self._size if self._module is not None and self._module.locks else 1
+
+    def outdate(self) -> None:
+        """Have every session look again, before it is next used, which versions there are."""
+        self._edition += 1
 
     def close(self) -> None:
-        """Close the session and log out, if it was this object that logged in."""
-        with MODULES.entered():
-            self._drop()
-            login, self._login = self._login, None
-            if login is not None:
-                with suppress(PKCS11Error):  # the token may be gone, and the login with it
-                    login.close()
+        """Close the sessions and log out, if it was this object that logged in.
+
+        Raises:
+            KMSUnavailable: a call of the module does not end, so that it stays logged in.
+        """
+        module = self._module
+        if module is not None:
+            until = time.monotonic() + self._patience
+            with module.entered(until):
+                while (idle := self._pool.take()) is not None:
+                    if idle.generation == module.generation:
+                        idle.close()
+            if self._login.is_made:
+                with module.entered(until, alone=True):
+                    self._login.end(module.generation)
 
     def _forget(self) -> None:
-        """In a forked child: sessions and login are the parent's."""
-        self._login = self._open = None
+        """In a forked child: the sessions are the parent's."""
+        self._pool: Pool[OpenToken] = Pool()
 
-    def _drop(self) -> None:
-        dropped, self._open = self._open, None
-        if dropped is not None:
-            with suppress(PKCS11Error):  # the session may be gone already
-                dropped.session.close()
-
-    def _opened(self) -> OpenToken:
-        token = self._token()
-        found = self._look(token)
-        if not found.keys and not _logged_in(found.session):
-            found.session.close()
-            self._log_in(token)
-            found = self._look(token)
-        return found
-
-    def _look(self, token: Any) -> OpenToken:
-        session = token.open()
+    def _in_session(self, token: OpenToken, work: Callable[[OpenToken], T], pool: Pool[OpenToken]) -> T:
+        sound = False
         try:
-            return OpenToken(token, session, self._key_label)
-        except BaseException:
-            with suppress(PKCS11Error):
-                session.close()
+            token.keep_up(self._edition)
+            answer = work(token)
+            sound = True
+            self._answered += 1
+        except FieldVaultError as error:
+            sound = not isinstance(error, KMSKeyDisabled)
             raise
+        finally:
+            if sound:
+                pool.give(token)
+            else:
+                token.close()
+        return answer
 
-    def _token(self) -> Any:
+    def _afresh(
+        self, module: Module, work: Callable[[OpenToken], T], pool: Pool[OpenToken], until: float
+    ) -> T:
+        problem: PKCS11Error | KMSKeyDisabled
+        generation, answered = -1, self._answered
         try:
-            module = MODULES.load(self._module)
+            library = self._library(module, until)
+            with module.entered(until):
+                generation = module.generation
+                with module.opening(until):
+                    opened = self._opened(library, generation)
+                return self._in_session(opened, work, pool)
+        except (PKCS11Error, KMSKeyDisabled) as error:
+            problem = error
+        told = problem if isinstance(problem, KMSKeyDisabled) else meaning(problem, self._label)
+        if isinstance(told, KMSUnavailable) and answered == self._answered:
+            module.renew(generation)
+        raise told
+
+    def _library(self, module: Module, until: float) -> Any:
+        try:
+            return module.ready(until)
         except PKCS11Error as error:
             if type(error) is not PKCS11Error:
                 raise
             problem = str(error)
-        else:
-            token = module.get_token(token_label=self._token_label)
-            if Mechanism.AES_GCM in token.slot.get_mechanisms():
-                return token
-            problem = f"the PKCS#11 token {self._token_label!r} has no AES-GCM"
         raise ConfigurationError(problem)
 
-    def _log_in(self, token: Any) -> None:
-        pin = Pin(self._pin())
-        if self._refused is not None and self._refused[0]() == pin():
-            raise KMSDenied(f"{self._refused[1]}; the same PIN is not tried again")
-        problem: KMSError
+    def _opened(self, library: Any, generation: int) -> OpenToken:
+        token = library.get_token(token_label=self._label)
+        if Mechanism.AES_GCM not in token.slot.get_mechanisms():
+            raise ConfigurationError(f"the PKCS#11 token {self._label!r} has no AES-GCM")
+        found = self._look(token, generation)
+        if not found.keys and not found.is_logged_in():
+            found.close()
+            self._login.make(token, generation)
+            found = self._look(token, generation)
+        return found
+
+    def _look(self, token: Any, generation: int) -> OpenToken:
+        opened = OpenToken(token, token.open(), self._key_label, generation)
         try:
-            self._login = token.open(user_pin=pin())
-        except UserAlreadyLoggedIn:
-            return  # by somebody else in this process, since we looked
-        except PKCS11Error as error:
-            if MEANINGS.get(type(error)) is not KMSDenied:
-                raise
-            problem = meaning(error, self._token_label)
-        else:
-            self._refused = None
-            return
-        self._refused = (pin, str(problem))
-        raise problem
+            opened.keep_up(self._edition)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     def __repr__(self) -> str:
-        return f"<Connection with {self._token_label!r}>"
-
-
-def _logged_in(session: Any) -> bool:
-    """Whether this process may use private objects; asked by making one, which nobody else sees."""
-    try:
-        session.generate_key(
-            KeyType.AES, 256, store=False, template={Attribute.PRIVATE: True, Attribute.SENSITIVE: True}
-        ).destroy()
-    except UserNotLoggedIn:
-        return False
-    return True
+        return f"<Connection with {self._label!r}>"

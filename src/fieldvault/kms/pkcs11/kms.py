@@ -8,8 +8,10 @@ from typing import NoReturn
 
 from fieldvault.context import encode_context
 from fieldvault.errors import ConfigurationError, KMSDenied, KMSError, KMSUnavailable
-from fieldvault.keys.protocols import WrappedKey
-from fieldvault.kms.pkcs11.connection import Connection, OpenToken, Pin
+from fieldvault.keys.protocols import NotAsked, WrappedKey
+from fieldvault.kms.pkcs11.batches import ask_all
+from fieldvault.kms.pkcs11.connection import Connection, OpenToken
+from fieldvault.kms.pkcs11.login import Login, Pin
 from fieldvault.kms.pkcs11.rootkeys import (
     ID_SIZE,
     NONCE_SIZE,
@@ -25,6 +27,8 @@ __all__ = ["PKCS11KMS"]
 
 _VERSION = b"\x01"
 _PREFIX_SIZE = 1 + ID_SIZE
+_POOL_SIZE = 4
+_POOL_TIMEOUT = 5.0
 _SIZE = _PREFIX_SIZE + NONCE_SIZE + SEALED_SIZE
 
 
@@ -36,9 +40,15 @@ class PKCS11KMS:
     user PIN, or a callable that is asked for it whenever the token wants a login. Nothing is opened before
     the first use, so that a server may fork first.
 
-    The token sees each data key, and authenticates its context. It is used by one thread at a time: the
-    library gives no more. It protects the root key from whoever gets this machine's memory or disks; it does
-    not keep whoever runs code in this process from having keys unwrapped.
+    Threads share ``pool_size`` sessions, opened as they are needed; whoever finds all in use waits, at most
+    ``pool_timeout`` seconds. A module that has no locks is used by one thread at a time.
+
+    The token sees each data key, and authenticates its context. It protects the root key from whoever gets
+    this machine's memory or disks; it does not keep whoever runs code in this process from having keys
+    unwrapped.
+
+    Raises:
+        ConfigurationError: an argument is empty, or no positive number.
     """
 
     def __init__(
@@ -48,11 +58,22 @@ class PKCS11KMS:
         token_label: str,
         key_label: str,
         pin: str | Callable[[], str],
+        pool_size: int = _POOL_SIZE,
+        pool_timeout: float = _POOL_TIMEOUT,
     ) -> None:
         self._token_label = _text("token_label", token_label)
         self._key_label = _text("key_label", key_label)
-        asked = pin if callable(pin) else Pin(_text("pin", pin))
-        self._connection = Connection(_text("module", os.fspath(module)), token_label, key_label, asked)
+        if pool_size < 1 or pool_timeout <= 0:
+            raise ConfigurationError("pool_size is at least 1 session, pool_timeout more than 0 seconds")
+        login = Login(token_label, pin if callable(pin) else Pin(_text("pin", pin)))
+        self._connection = Connection(
+            _text("module", os.fspath(module)),
+            token_label,
+            key_label,
+            login,
+            size=pool_size,
+            patience=pool_timeout,
+        )
 
     @classmethod
     def create(
@@ -81,14 +102,17 @@ class PKCS11KMS:
     def from_config(cls, section: Section) -> PKCS11KMS:
         """Open what a configuration names.
 
-        ``module``, ``token_label``, ``key_label``; ``pin_env`` or ``pin_file``.
+        ``module``, ``token_label``, ``key_label``; ``pin_env`` or ``pin_file``; ``pool_size``,
+        ``pool_timeout``.
         """
         names = {name: section.text(name) for name in ("module", "token_label", "key_label")}
         pin = section.secret("pin")
+        pool_size = section.whole("pool_size", _POOL_SIZE)
+        pool_timeout = section.number("pool_timeout", _POOL_TIMEOUT)
         section.finish()
         if pin is None:
             raise section.error("pin_env", "or pin_file is missing: one of them says where the PIN is")
-        return cls(**names, pin=pin)
+        return cls(**names, pin=pin, pool_size=pool_size, pool_timeout=pool_timeout)
 
     def wrap(self, key: bytes, *, context: Mapping[str, str]) -> bytes:
         """Wrap 32 bytes of key under the newest version; 69 bytes (docs/kms/pkcs11.md).
@@ -126,21 +150,25 @@ class PKCS11KMS:
         return self._connection.use(lambda token: token.version(prefix[1:]).open(sealed, nonce, bound_to))
 
     def unwrap_many(self, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:
-        """Each item's key, or the error that it met.
+        """Each item's key, or the error that it met; a token that is slow is asked in all sessions at a time.
 
         Once the token cannot be reached, or refuses, it is not asked for the rest.
         """
-        answers: list[bytes | KMSError] = []
-        for item in items:
+        refused: list[KMSError] = []
+
+        def ask(item: WrappedKey) -> bytes | KMSError:
+            if refused:
+                kind = KMSDenied if isinstance(refused[0], KMSDenied) else NotAsked
+                return kind(str(refused[0]))
             try:
-                answers.append(self.unwrap(item.wrapped, context=item.context))
+                return self.unwrap(item.wrapped, context=item.context)
             except (KMSUnavailable, KMSDenied) as error:
-                rest = len(items) - len(answers)
-                answers += [type(error)(str(error)) for _ in range(rest)]
-                break
+                refused.append(error)
+                return error
             except KMSError as error:
-                answers.append(error)
-        return answers
+                return error
+
+        return ask_all(ask, items, parallel=lambda: self._connection.parallel)
 
     def is_current(self, wrapped: bytes, *, context: Mapping[str, str]) -> bool:
         """Whether the newest version of the root key wrapped it, and opens it.
@@ -181,7 +209,7 @@ class PKCS11KMS:
         return self._connection.use(self._look)
 
     def close(self) -> None:
-        """Close the session with the token; it is opened again if need be."""
+        """Close the sessions with the token; they are opened again if need be."""
         self._connection.close()
 
     def __repr__(self) -> str:
@@ -209,9 +237,10 @@ class PKCS11KMS:
             generate(writing, self._key_label, version)
         finally:
             writing.close()
-        token.look_again()
+        self._connection.outdate()
 
     def _look(self, token: OpenToken) -> str:
+        self._connection.outdate()
         token.look_again()
         newest(token.keys).prove()
         versions = [str(version_of(key_id)) for key_id in sorted(token.keys)]

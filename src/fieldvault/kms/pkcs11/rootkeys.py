@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,18 +54,22 @@ class RootKey:
         """
         if not self.decrypts:
             raise KMSKeyDisabled(f"version {version_of(self.key_id)} of the root key may not decrypt")
-        try:
-            opened: bytes = self.key.decrypt(
-                sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, bound_to, 128)
-            )
-        except PKCS11Error:
-            pass
-        else:
-            return opened
+        with suppress(PKCS11Error):
+            return self._opened(sealed, nonce, bound_to)
         # Tokens answer a wrong tag with all kinds of codes, SoftHSM with the one for a broken token. One
-        # that does its work meanwhile is not broken.
+        # that does its work meanwhile is not broken; it may have been.
         self.prove()
+        with suppress(PKCS11Error):
+            return self._opened(sealed, nonce, bound_to)
         raise KMSError("the wrapped key was changed, or wrapped for another key, tenant or purpose")
+
+    def touch(self) -> None:
+        """Have the token read something of it.
+
+        Raises:
+            PKCS11Error: it is not there, or the session is not.
+        """
+        _ = self.key[Attribute.ID]
 
     def prove(self) -> None:
         """Have the token work with this version, as far as it may.
@@ -74,15 +79,18 @@ class RootKey:
             PKCS11Error: the token failed.
         """
         if not (self.encrypts and self.decrypts):
-            _ = self.key[Attribute.ID]
+            self.touch()
             return
         probe, nonce = os.urandom(KEY_SIZE), os.urandom(NONCE_SIZE)
         sealed = self.seal(probe, nonce, b"check")
-        opened = self.key.decrypt(
-            sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, b"check", 128)
-        )
-        if opened != probe:
+        if self._opened(sealed, nonce, b"check") != probe:
             raise KMSError("the PKCS#11 token does not unwrap what it wraps")
+
+    def _opened(self, sealed: bytes, nonce: bytes, bound_to: bytes) -> bytes:
+        opened: bytes = self.key.decrypt(
+            sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, bound_to, 128)
+        )
+        return opened
 
 
 def listed(session: Any, label: str) -> dict[bytes, RootKey]:
@@ -93,7 +101,8 @@ def listed(session: Any, label: str) -> dict[bytes, RootKey]:
         PKCS11Error: the token failed.
     """
     found: dict[bytes, RootKey] = {}
-    for key in session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label}):
+    # The search ends before anything else is asked in the session.
+    for key in list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label})):
         key_id = key[Attribute.ID]
         if len(key_id) != ID_SIZE or key_id in found or key[Attribute.KEY_TYPE] != KeyType.AES:
             raise ConfigurationError(
