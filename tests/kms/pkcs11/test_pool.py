@@ -78,7 +78,7 @@ def test_whoever_is_interrupted_as_his_turn_comes_leaves_his_place_to_others(
     in_use.__enter__()
 
     class Interrupted(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
+        def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - its time is now
             in_use.__exit__(None, None, None)
             assert self.is_set()
             raise KeyboardInterrupt
