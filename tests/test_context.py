@@ -1,11 +1,15 @@
 """No two contexts share an encoding, and no name gets in that another could be taken for."""
 
+import uuid
+from enum import IntEnum
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldvault.context import (
     MAX_NAME_SIZE,
+    as_name,
     associated_data,
     bound_to_row,
     check_name,
@@ -54,6 +58,38 @@ def test_a_name_that_could_be_mistaken_is_refused(name: object, message: str) ->
     with pytest.raises(ConfigurationError, match=message) as caught:
         check_name("tenant", name)
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("acme", "acme"),
+        (type("Text", (str,), {"__str__": lambda _: "other"})("shop"), "shop"),
+        (0, "0"),
+        (-7, "-7"),
+        (IntEnum("Number", {"ONE": 1}).ONE, "1"),  # type: ignore[attr-defined]
+        (uuid.UUID(int=2**128 - 1), "ffffffff-ffff-ffff-ffff-ffffffffffff"),
+    ],
+)
+def test_text_integers_and_uuids_name_a_tenant(value: object, name: str) -> None:
+    """By one text, whatever class of them it is."""
+    assert as_name("tenant", value) == name
+    assert type(as_name("tenant", value)) is str
+
+
+@pytest.mark.parametrize("value", [True, 1.5, b"acme", None, ["acme"], object()])
+def test_nothing_else_names_one(value: object) -> None:
+    """The message says what to pass."""
+    with pytest.raises(ConfigurationError, match="a subject is text, an integer or a UUID, not") as caught:
+        as_name("subject", value)
+    assert "such as customer.id" in str(caught.value)
+
+
+def test_what_becomes_a_name_keeps_the_rules_of_one() -> None:
+    """A name that cannot be is refused as ever."""
+    for value in ("", "a\n", "x" * 256, 10**255):
+        with pytest.raises(ConfigurationError, match="a tenant"):
+            as_name("tenant", value)
 
 
 @given(

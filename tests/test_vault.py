@@ -4,7 +4,9 @@ import asyncio
 import copy
 import pickle
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from fieldvault.errors import (
     ConfigurationError,
     DecryptionError,
     KeyNotFound,
+    KeyShredded,
     KeyStoreError,
     MalformedCiphertext,
+    NotYet,
     ScopeRequired,
     TenantMismatch,
     UnsupportedValue,
@@ -39,7 +43,8 @@ BAD_NAMES: list[Any] = [
     "lone \ud800",
     "x" * 256,
     "é" * 128,
-    7,
+    True,
+    7.5,
     b"acme",
 ]
 
@@ -464,3 +469,117 @@ def test_rotation_is_configured_on_the_vault(kms: LocalKMS) -> None:
     for _ in range(5):
         vault.encrypt("x", field=EMAIL, tenant="acme")
     assert [key.version for key in vault.keys("acme")] == [1, 2, 3]
+
+
+# -- names --------------------------------------------------------------------------------------------------
+
+
+class Shop(StrEnum):
+    ACME = "acme"
+
+
+IDENTITY = uuid.UUID("0190F2B4-6C2E-7D3A-8F51-6E1B2A9C4D7E")
+NAMED: list[tuple[Any, str]] = [
+    (IDENTITY, "0190f2b4-6c2e-7d3a-8f51-6e1b2a9c4d7e"),
+    (42, "42"),
+    (-(2**70), str(-(2**70))),
+    (Shop.ACME, "acme"),
+    ("acme", "acme"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), NAMED, ids=[type(given).__name__ + name[:3] for given, name in NAMED]
+)
+def test_a_row_s_own_key_names_a_tenant_and_a_subject(vault: Vault, given: Any, name: str) -> None:
+    """On every call; cold and warm, it is the same key as the text's."""
+    blob = b""
+    for _ in range(2):
+        blob = vault.encrypt("x", field=EMAIL, tenant=given, subject=given)
+        assert vault.decrypt(blob, field=EMAIL, tenant=name, subject=name) == "x"
+        assert vault.decrypt(blob, field=EMAIL, tenant=given, subject=given) == "x"
+        (many,) = vault.encrypt_many(["y"], field=EMAIL, tenant=given, subject=given)
+        assert vault.decrypt_many([many, blob], field=EMAIL, tenant=given, subject=given) == ["y", "x"]
+        with vault.scope(tenant=given, subject=given) as scope:
+            assert (scope.tenant, scope.subject, type(scope.tenant)) == (name, name, str)
+            scoped = vault.encrypt("z", field=EMAIL)
+        assert vault.decrypt(scoped, field=EMAIL, tenant=name, subject=name) == "z"
+    assert {(key.tenant, key.subject) for key in vault.keys(given, given)} == {(name, name)}
+    assert list(vault.tenants()) == [name]
+    assert vault.prefetch([given, name]) == {}
+    assert vault.rotate(given, given).version == 2
+    assert vault.rotate(given).tenant == name
+    vault.ring.index_keys(name)
+    assert vault.index_rotation(given) == vault.index_rotation(name)
+    assert vault.rotate_index(given).active.version == 2
+    with pytest.raises(NotYet):
+        vault.drop_index(given)
+    with pytest.raises(DecryptionError):
+        vault.decrypt(blob, field=EMAIL, tenant=given, subject="somebody else")
+    with pytest.raises(DecryptionError):
+        vault.decrypt(blob, field=EMAIL, tenant=given, subject=7)
+    with pytest.raises(TenantMismatch):
+        vault.decrypt(blob, field=EMAIL, tenant=7)
+    receipt = vault.shred(given, given, actor="a", reason="r")
+    assert (receipt.tenant, receipt.subject, len(receipt.key_ids)) == (name, name, 2)
+    with pytest.raises(KeyShredded):
+        vault.encrypt("x", field=EMAIL, tenant=given, subject=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), NAMED, ids=[type(given).__name__ + name[:3] for given, name in NAMED]
+)
+def test_a_row_s_own_key_names_them_in_coroutines_and_as_default(
+    kms: LocalKMS, given: Any, name: str
+) -> None:
+    """As everywhere."""
+
+    async def work(vault: Vault) -> Any:
+        blob = None
+        for _ in range(2):
+            blob = await vault.aencrypt("x", field=EMAIL, tenant=given, subject=given)
+            assert await vault.adecrypt(blob, field=EMAIL, tenant=given, subject=given) == "x"
+        assert await vault.aprefetch([given]) == {}
+        return blob
+
+    with Vault(kms=kms, key_store=MemoryKeyStore(), default_tenant=given) as vault:
+        assert vault.default_tenant == name
+        assert vault.decrypt(asyncio.run(work(vault)), field=EMAIL, subject=name) == "x"
+        assert vault.keys(name, name)
+
+
+@pytest.mark.parametrize("value", [True, 7.5, b"acme", object(), None])
+def test_what_names_nobody_is_refused_with_what_to_pass(vault: Vault, value: Any) -> None:
+    """In calls that change keys as well, before anything is done."""
+    blob = vault.encrypt("x", field=EMAIL, tenant="acme", subject="ann")
+    refused = f"is text, an integer or a UUID, not {type(value).__name__}: pass what its column holds"
+    calls: list[Callable[[], object]] = [
+        lambda: vault.keys(value),
+        lambda: vault.rotate(value),
+        lambda: vault.prefetch([value]),
+        lambda: vault.index_rotation(value),
+        lambda: vault.shred(value, actor="a", reason="r"),
+    ]
+    if value is not None:
+        calls += [
+            lambda: vault.decrypt(blob, field=EMAIL, tenant=value),
+            lambda: vault.decrypt(blob, field=EMAIL, tenant="acme", subject=value),
+            lambda: vault.shred("acme", value, actor="a", reason="r"),
+            lambda: vault.keys("acme", value),
+        ]
+    for call in calls:
+        with pytest.raises(ConfigurationError, match=refused):
+            call()
+    assert vault.decrypt(blob, field=EMAIL, tenant="acme", subject="ann") == "x"
+
+
+def test_names_that_are_no_text_count_as_hits_and_misses_as_others_do(vault: Vault) -> None:
+    """Each look-up once."""
+    for tenant in ("42", 42):
+        before = vault.stats()
+        blob = vault.encrypt("x", field=EMAIL, tenant=tenant)
+        vault.encrypt("x", field=EMAIL, tenant=tenant)
+        vault.decrypt(blob, field=EMAIL, tenant=tenant)
+        after = vault.stats()
+        found = after.hits - before.hits, after.misses - before.misses
+        assert found == ((2, 1) if tenant == "42" else (3, 0))

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 
 from fieldvault.errors import ConfigurationError, UnsupportedValue
 
 __all__ = [
     "MAX_NAME_SIZE",
+    "Name",
+    "as_name",
     "associated_data",
     "bound_to_row",
     "check_name",
     "check_names",
     "encode_context",
     "encode_row",
+    "text_of",
 ]
 
 MAX_NAME_SIZE = 255
+
+Name = str | int | uuid.UUID
+"""What names a tenant or a subject: text, or what becomes text by ``text_of``."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -45,6 +52,33 @@ def check_name(kind: str, name: object) -> str:
     if len(name.encode()) > MAX_NAME_SIZE:
         raise ConfigurationError(f"a {kind} has at most {MAX_NAME_SIZE} bytes of UTF-8")
     return name
+
+
+def text_of(value: object) -> str | None:
+    """The text that a tenant's or a subject's value becomes (docs/format.md, 5); ``None`` if it becomes none.
+
+    Text as it is, integers in decimal, UUIDs lower-case with hyphens.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))
+    return str(value) if isinstance(value, uuid.UUID) else None
+
+
+def as_name(kind: str, value: object) -> str:
+    """The name of a tenant or a subject, as a row's column of this value names it.
+
+    Raises:
+        ConfigurationError: neither text, an integer nor a UUID, or text that cannot be a name.
+    """
+    text = text_of(value)
+    if text is None:
+        raise ConfigurationError(
+            f"a {kind} is text, an integer or a UUID, not {type(value).__name__}: pass what its column holds"
+            ", such as customer.id"
+        )
+    return check_name(kind, text)
 
 
 def check_names(field: object, tenant: object, subject: object) -> None:

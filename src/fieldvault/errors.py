@@ -4,6 +4,7 @@
 
     FieldVaultError
     ├── ConfigurationError        an argument, a file or a model that cannot work; raised before data moves
+    │   └── NotYet                something that is under way has to come first: ask again later
     ├── ScopeRequired             no tenant (or subject) is known for a value
     ├── TenantMismatch            the value belongs to another tenant than the scope, the row or the argument
     ├── UnsupportedValue          the value's class or content has no encoding
@@ -18,6 +19,7 @@
     │   ├── KMSDenied             the caller may not use the root key
     │   └── KMSKeyDisabled        the root key is disabled, deleted or unknown
     ├── KeyStoreError             the key store failed or is unreachable
+    │   └── UnfinishedCopy        it is a copy of another one that was begun and not finished
     └── ErasureBlocked            something stands against the erasure
 
 No message, argument or attribute of these holds a plaintext or a key. All of them mix in SQLAlchemy's
@@ -43,11 +45,18 @@ __all__ = [
     "KeyStoreError",
     "KeySuspended",
     "MalformedCiphertext",
+    "NotYet",
     "ScopeRequired",
     "TenantMismatch",
+    "UnfinishedCopy",
     "UnsupportedQuery",
     "UnsupportedValue",
 ]
+
+_UNFINISHED = (
+    "the key store is an unfinished copy of another: finish it with `fieldvault keystore copy --finish`, or "
+    "open the one that it is copied from"
+)
 
 
 class FieldVaultError(DontWrapMixin, Exception):
@@ -56,6 +65,10 @@ class FieldVaultError(DontWrapMixin, Exception):
 
 class ConfigurationError(FieldVaultError):
     """An argument, a configuration file or a model cannot work as given; the message says what to change."""
+
+
+class NotYet(ConfigurationError):
+    """The step before the one that was asked for is not done yet; nothing was changed, ask again later."""
 
 
 class ScopeRequired(FieldVaultError):
@@ -140,6 +153,13 @@ class KMSKeyDisabled(KMSError):
 
 class KeyStoreError(FieldVaultError):
     """The key store failed or is unreachable; says nothing about the key."""
+
+
+class UnfinishedCopy(KeyStoreError):
+    """The key store is a copy that was begun and not finished: it serves nobody yet."""
+
+    def __init__(self, message: str = _UNFINISHED) -> None:
+        super().__init__(message)
 
 
 class ErasureBlocked(FieldVaultError):

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
-from fieldvault.context import check_name
+from fieldvault.context import Name, as_name
 
 __all__ = ["KeyScope", "Scope", "ScopeGuard"]
 
@@ -26,19 +26,18 @@ class Scope:
     outer: Scope | None = field(default=None, repr=False, compare=False)
 
     def narrowed(
-        self, tenant: str | None, subject: str | None, actor: str | None, purpose: str | None
+        self, tenant: Name | None, subject: Name | None, actor: str | None, purpose: str | None
     ) -> Scope:
         """This scope with what is given laid over it.
 
         Another tenant drops the subject, which belonged to the former.
         """
-        for kind, name in (("tenant", tenant), ("subject", subject)):
-            if name is not None:
-                check_name(kind, name)
-        moved = tenant is not None and tenant != self.tenant
+        to_tenant = None if tenant is None else as_name("tenant", tenant)
+        to_subject = None if subject is None else as_name("subject", subject)
+        moved = to_tenant is not None and to_tenant != self.tenant
         return Scope(
-            tenant=self.tenant if tenant is None else tenant,
-            subject=subject if subject is not None or moved else self.subject,
+            tenant=self.tenant if to_tenant is None else to_tenant,
+            subject=to_subject if to_subject is not None or moved else self.subject,
             actor=self.actor if actor is None else actor,
             purpose=self.purpose if purpose is None else purpose,
         )

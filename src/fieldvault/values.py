@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 
 from fieldvault.batches import open_many, seal_many
 from fieldvault.codecs import TEXT, decode, encode
-from fieldvault.context import check_name, check_names
+from fieldvault.context import Name, as_name, check_name
 from fieldvault.envelope import HEADER, HEADER_SIZE, as_bytes, refuse
 from fieldvault.errors import DecryptionError, FieldVaultError, ScopeRequired, TenantMismatch
 from fieldvault.keys.cached import ValueKey
@@ -36,12 +36,10 @@ class Values:
     the ring's cache without a lock; only what is missing, stale or used up goes through the ring.
     """
 
-    def __init__(self, ring: KeyRing, suite: Suite, default_tenant: str | None) -> None:
+    def __init__(self, ring: KeyRing, suite: Suite, default_tenant: Name | None) -> None:
         self.ring = ring
         self.suite = suite
-        if default_tenant is not None:
-            check_name("tenant", default_tenant)
-        self.default_tenant = default_tenant
+        self.default_tenant = None if default_tenant is None else as_name("tenant", default_tenant)
         # One variable a vault: the scope of one vault is none of another's business.
         self.ambient: ContextVar[Scope] = ContextVar("fieldvault scope", default=Scope())  # noqa: B039 - frozen
         self._clock = ring.hot_clock.read
@@ -53,20 +51,21 @@ class Values:
 
     @overload
     def encrypt(
-        self, value: None, *, field: str, tenant: str | None = None, subject: str | None = None
+        self, value: None, *, field: str, tenant: Name | None = None, subject: Name | None = None
     ) -> None: ...
     @overload
     def encrypt(
-        self, value: object, *, field: str, tenant: str | None = None, subject: str | None = None
+        self, value: object, *, field: str, tenant: Name | None = None, subject: Name | None = None
     ) -> bytes: ...
     def encrypt(
-        self, value: object, *, field: str, tenant: str | None = None, subject: str | None = None
+        self, value: object, *, field: str, tenant: Name | None = None, subject: Name | None = None
     ) -> bytes | None:
         """The ciphertext of a value (docs/format.md), 47 bytes longer than its encoding by default.
 
         ``field`` is the stable name of what is encrypted, such as ``customers.email``; the ciphertext opens
-        under this name only. Tenant and subject come from the scope where ``tenant`` is not given. ``None``
-        stays ``None``; any other value keeps its class (docs/concepts.md lists them).
+        under this name only. Tenant and subject come from the scope where ``tenant`` is not given; integers
+        and UUIDs become the text that a model's column of them becomes. ``None`` stays ``None``; any other
+        value keeps its class (docs/concepts.md lists them).
 
         Raises:
             ScopeRequired: no tenant is known.
@@ -93,14 +92,14 @@ class Values:
             kind, body = encode(value)
             keys = self._sealing[self.suite.number, kind]
         try:
-            key = keys.get(tenant if subject is None else (tenant, subject))
+            # Names that are no text are in no cache; they become text where the key is fetched.
+            key = keys.get(tenant if subject is None else (tenant, subject))  # type: ignore[arg-type]
         except TypeError:
-            # No name: the ring says so.
             key = None
         clock = self._clock
         # A tenant that is no text may have found a subject's key.
         if key is None or key.tenant != tenant or clock() >= key.fresh_until or not next(key.uses, False):
-            key = self._key_for_sealing(key, KeySlot(tenant, subject), kind)
+            key = self._key_for_sealing(key, tenant, subject, kind)
         try:
             associated = key.contexts[field]
         except (KeyError, TypeError):
@@ -111,14 +110,14 @@ class Values:
 
     @overload
     def decrypt(
-        self, blob: None, *, field: str, tenant: str | None = None, subject: str | None = None
+        self, blob: None, *, field: str, tenant: Name | None = None, subject: Name | None = None
     ) -> None: ...
     @overload
     def decrypt(
-        self, blob: bytes, *, field: str, tenant: str | None = None, subject: str | None = None
+        self, blob: bytes, *, field: str, tenant: Name | None = None, subject: Name | None = None
     ) -> Any: ...
     def decrypt(  # noqa: C901 - flat
-        self, blob: bytes | None, *, field: str, tenant: str | None = None, subject: str | None = None
+        self, blob: bytes | None, *, field: str, tenant: Name | None = None, subject: Name | None = None
     ) -> Any:
         """The value that ``encrypt`` sealed, of the class that it had.
 
@@ -143,9 +142,9 @@ class Values:
         key = cached(blob[HEADER])
         if key is None or clock() >= key.fresh_until:
             key = self._key_for_opening(key, blob)
-        if key.tenant != tenant:
+        if key.tenant != tenant and _is_other("tenant", key.tenant, tenant):
             raise TenantMismatch(f"the value belongs to another tenant than {tenant!r}")
-        if subject is not None and key.subject != subject:
+        if subject is not None and key.subject != subject and _is_other("subject", key.subject, subject):
             raise DecryptionError
         try:
             associated = key.contexts[field]
@@ -171,33 +170,29 @@ class Values:
         raise refusal.with_traceback(None)
 
     def encrypt_many(
-        self, values: Iterable[object], *, field: str, tenant: str | None = None, subject: str | None = None
+        self, values: Iterable[object], *, field: str, tenant: Name | None = None, subject: Name | None = None
     ) -> list[bytes | None]:
         """``encrypt`` for each value of one field, in order."""
-        if tenant is None:
-            tenant, subject = self._scoped(subject)
-        check_names(field, tenant, subject)
-        return seal_many(self.ring, self.suite, None, list(values), field, (tenant, subject))
+        check_name("field", field)
+        return seal_many(self.ring, self.suite, None, list(values), field, self._owner(tenant, subject))
 
     def decrypt_many(
         self,
         blobs: Iterable[bytes | None],
         *,
         field: str,
-        tenant: str | None = None,
-        subject: str | None = None,
+        tenant: Name | None = None,
+        subject: Name | None = None,
     ) -> list[Any]:
         """``decrypt`` for each ciphertext of one field, in order.
 
         Keys that are missing are fetched together, in one batch.
         """
-        if tenant is None:
-            tenant, subject = self._scoped(subject)
-        check_names(field, tenant, subject)
-        return open_many(self.ring, list(blobs), field, tenant, subject)
+        check_name("field", field)
+        return open_many(self.ring, list(blobs), field, *self._owner(tenant, subject))
 
     async def aencrypt(
-        self, value: object, *, field: str, tenant: str | None = None, subject: str | None = None
+        self, value: object, *, field: str, tenant: Name | None = None, subject: Name | None = None
     ) -> bytes | None:
         """``encrypt`` for coroutines.
 
@@ -205,19 +200,17 @@ class Values:
         """
         if value is None:
             return None
-        if tenant is None:
-            tenant, subject = self._scoped(subject)
-        slot = KeySlot(tenant, subject)
+        slot = KeySlot(*self._owner(tenant, subject))
         if self.ring.sealing_may_wait(slot):
             await self._flights.run(slot, lambda: self.ring.for_sealing(slot, self.suite, TEXT))
             if self.ring.sealing_may_wait(slot):
                 return await asyncio.to_thread(
-                    self.encrypt, value, field=field, tenant=tenant, subject=subject
+                    self.encrypt, value, field=field, tenant=slot.tenant, subject=slot.subject
                 )
-        return self.encrypt(value, field=field, tenant=tenant, subject=subject)
+        return self.encrypt(value, field=field, tenant=slot.tenant, subject=slot.subject)
 
     async def adecrypt(
-        self, blob: bytes | None, *, field: str, tenant: str | None = None, subject: str | None = None
+        self, blob: bytes | None, *, field: str, tenant: Name | None = None, subject: Name | None = None
     ) -> Any:
         """``decrypt`` for coroutines.
 
@@ -225,8 +218,7 @@ class Values:
         """
         if blob is None:
             return None
-        if tenant is None:
-            tenant, subject = self._scoped(subject)
+        tenant, subject = self._owner(tenant, subject)
         blob = as_bytes(blob)
         if self.ring.opening_may_wait(blob):
             await self._flights.run(blob[:HEADER_SIZE], lambda: self.ring.for_opening(blob))
@@ -238,8 +230,8 @@ class Values:
 
     def scope(
         self,
-        tenant: str | None = None,
-        subject: str | None = None,
+        tenant: Name | None = None,
+        subject: Name | None = None,
         actor: str | None = None,
         purpose: str | None = None,
     ) -> ScopeGuard:
@@ -253,9 +245,20 @@ class Values:
         """
         return ScopeGuard(self.ambient, self.ambient.get().narrowed(tenant, subject, actor, purpose))
 
-    def _key_for_sealing(self, found: ValueKey | None, slot: KeySlot, kind: int) -> ValueKey:
-        if found is not None and found.tenant == slot.tenant:
+    def _key_for_sealing(
+        self, found: ValueKey | None, tenant: Name, subject: Name | None, kind: int
+    ) -> ValueKey:
+        if found is not None and found.tenant == tenant:
             self._uncount()
+        slot = KeySlot(*_named(tenant, subject))
+        if slot.tenant is not tenant or slot.subject is not subject:
+            # They were no text, by which keys are looked up.
+            owner = slot.tenant if slot.subject is None else (slot.tenant, slot.subject)
+            made = self._sealing[self.suite.number, kind].get(owner)
+            if made is not None:
+                if self._clock() < made.fresh_until and next(made.uses, False):
+                    return made
+                self._uncount()
         return self.ring.for_sealing(slot, self.suite, kind)
 
     def _key_for_opening(self, found: ValueKey | None, blob: bytes) -> ValueKey:
@@ -267,7 +270,13 @@ class Values:
         """The clock was read for a key that did not serve, and the readings are the hits."""
         self.ring.meter.served(-1)
 
-    def _scoped(self, subject: str | None) -> tuple[str, str | None]:
+    def _owner(self, tenant: Name | None, subject: Name | None) -> tuple[str, str | None]:
+        """Tenant and subject as names: those that are given, or the scope's."""
+        if tenant is None:
+            tenant, subject = self._scoped(subject)
+        return _named(tenant, subject)
+
+    def _scoped(self, subject: Name | None) -> tuple[str, Name | None]:
         scope = self.ambient.get()
         tenant = scope.tenant if scope.tenant is not None else self.default_tenant
         if tenant is None:
@@ -276,3 +285,12 @@ class Values:
                 "or give the vault a default_tenant"
             )
         return tenant, scope.subject if subject is None else subject
+
+
+def _is_other(kind: str, name: str | None, given: Name) -> bool:
+    """Whether what a caller gave, which is not the name itself, is no other form of it either."""
+    return type(given) is str or as_name(kind, given) != name
+
+
+def _named(tenant: Name, subject: Name | None) -> tuple[str, str | None]:
+    return as_name("tenant", tenant), None if subject is None else as_name("subject", subject)

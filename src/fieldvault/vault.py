@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from fieldvault.context import Name, as_name
 from fieldvault.keys.clock import Clock, boot_clock
 from fieldvault.keys.observing import Observer
 from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
@@ -34,6 +35,9 @@ class Vault(Values):
     ``observer`` is told of each call of a backend (docs/metrics.md). ``clock`` gives the seconds of leases,
     ages and the circuit breaker's pauses, for tests.
 
+    Tenants and subjects are named by text, or by integers or UUIDs, which become the text that a model's
+    column of them becomes.
+
     One vault serves all threads and tasks of a process, and its forked children. It owns its backends:
     ``close`` closes them.
 
@@ -50,7 +54,7 @@ class Vault(Values):
         cache: CachePolicy | None = None,
         rotation: RotationPolicy | None = None,
         retries: RetryPolicy | None = None,
-        default_tenant: str | None = None,
+        default_tenant: Name | None = None,
         suite: str = "AES-256-GCM",
         observer: Observer | None = None,
         clock: Clock | None = None,
@@ -91,8 +95,8 @@ class Vault(Values):
 
     # -- the cache ------------------------------------------------------------------------------------------
 
-    def prefetch(self, tenants: Iterable[str]) -> dict[str, Exception]:
-        """Have the active data keys of tenants at hand; what stands against the others, by tenant.
+    def prefetch(self, tenants: Iterable[Name]) -> dict[str, Exception]:
+        """Have the active data keys of tenants at hand; what stands against the others, by tenant's name.
 
         What is missing costs one read of the key store, one call of the KMS, and one step that reserves
         messages to seal. A tenant that has no key yet gets its first one, as its first value would make it.
@@ -101,10 +105,11 @@ class Vault(Values):
         Raises:
             ConfigurationError: a tenant cannot be a name.
         """
-        failed = self.ring.fetch(KeySlot(tenant) for tenant in dict.fromkeys(tenants))
+        names = dict.fromkeys(as_name("tenant", tenant) for tenant in tenants)
+        failed = self.ring.fetch(KeySlot(tenant) for tenant in names)
         return {slot.tenant: problem for slot, problem in failed.items()}
 
-    async def aprefetch(self, tenants: Iterable[str]) -> dict[str, Exception]:
+    async def aprefetch(self, tenants: Iterable[Name]) -> dict[str, Exception]:
         """``prefetch`` for coroutines: it waits in a thread, not in the event loop."""
         return await asyncio.to_thread(self.prefetch, list(tenants))
 
@@ -114,22 +119,20 @@ class Vault(Values):
 
     # -- keys -----------------------------------------------------------------------------------------------
 
-    def keys(self, tenant: str, subject: str | None = None) -> list[KeyInfo]:
+    def keys(self, tenant: Name, subject: Name | None = None) -> list[KeyInfo]:
         """A tenant's keys, those of its subjects included, or one subject's.
 
         Destroyed ones too. No key material.
         """
-        store = self.key_store
-        return [
-            record.info()
-            for record in (store.all_keys(tenant) if subject is None else store.keys(tenant, subject))
-        ]
+        store, slot = self.key_store, _slot(tenant, subject)
+        found = store.all_keys(slot.tenant) if subject is None else store.keys(slot.tenant, slot.subject)
+        return [record.info() for record in found]
 
     def tenants(self) -> Iterator[str]:
         """Every tenant that ever had a key."""
         return self.key_store.tenants()
 
-    def rotate(self, tenant: str, subject: str | None = None) -> KeyInfo:
+    def rotate(self, tenant: Name, subject: Name | None = None) -> KeyInfo:
         """A new active data key for a tenant, or a subject; the old one is retired and still decrypts.
 
         Other processes take up the new key within the lease. Nothing is re-encrypted.
@@ -140,7 +143,7 @@ class Vault(Values):
             KMSError, KeyStoreError: a backend failed; either key may be the active one, and asking again is
                 safe.
         """
-        return self.ring.rotate(KeySlot(tenant, subject)).info()
+        return self.ring.rotate(_slot(tenant, subject)).info()
 
     def suspend(self, key_id: bytes) -> KeyInfo:
         """Stop a key from sealing and opening, reversibly; see ``lifecycle.states.suspend``."""
@@ -150,7 +153,7 @@ class Vault(Values):
         """Let a suspended key serve again; see ``lifecycle.states.reinstate``."""
         return states.reinstate(self.ring, key_id)
 
-    def rotate_index(self, tenant: str) -> IndexRotation:
+    def rotate_index(self, tenant: Name) -> IndexRotation:
         """A new index key for a tenant's blind indexes and deterministic columns; see ``IndexRotation``.
 
         Both keys are searched for while rows are rebuilt (``fieldvault.sqlalchemy.rebuild``); then
@@ -158,30 +161,31 @@ class Vault(Values):
 
         Raises:
             KeyNotFound: the tenant has no index key.
-            ConfigurationError: its index key is being rotated already.
+            NotYet: its index key is being rotated already.
             KeyShredded, KMSError, KeyStoreError: as ``rotate``.
         """
-        return index_keys.rotate(self.ring, tenant)
+        return index_keys.rotate(self.ring, as_name("tenant", tenant))
 
-    def index_rotation(self, tenant: str) -> IndexRotation:
+    def index_rotation(self, tenant: Name) -> IndexRotation:
         """How far the rotation of a tenant's index key has come; see ``lifecycle.index_keys.rotation``."""
-        return index_keys.rotation(self.ring, tenant)
+        return index_keys.rotation(self.ring, as_name("tenant", tenant))
 
-    def drop_index(self, tenant: str) -> Sequence[KeyInfo]:
+    def drop_index(self, tenant: Name) -> Sequence[KeyInfo]:
         """Destroy a tenant's former index keys, for good; see ``lifecycle.index_keys.drop``."""
-        return index_keys.drop(self.ring, tenant)
+        return index_keys.drop(self.ring, as_name("tenant", tenant))
 
-    def shred(self, tenant: str, subject: str | None = None, *, actor: str, reason: str) -> ErasureReceipt:
+    def shred(self, tenant: Name, subject: Name | None = None, *, actor: str, reason: str) -> ErasureReceipt:
         """Destroy the keys of a tenant, or of one subject, for good; what they sealed is unreadable.
 
         Safe to repeat. See ``ErasureReceipt`` for what it claims, and what not.
 
         Raises:
             KeyNotFound: there is no such tenant.
-            ConfigurationError: no actor or no reason.
+            ConfigurationError: no actor or no reason, or a name that cannot be.
             KeyStoreError: the key store failed; nothing or everything was destroyed, ask again.
         """
-        return shred(self.ring, tenant, subject, actor=actor, reason=reason)
+        slot = _slot(tenant, subject)
+        return shred(self.ring, slot.tenant, slot.subject, actor=actor, reason=reason)
 
     def close(self) -> None:
         """Forget the cached keys and close the backends. Closing twice is fine.
@@ -205,3 +209,7 @@ class Vault(Values):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Vault is not pickled; open one in each process")
+
+
+def _slot(tenant: Name, subject: Name | None) -> KeySlot:
+    return KeySlot(as_name("tenant", tenant), None if subject is None else as_name("subject", subject))

@@ -89,9 +89,11 @@ def test_every_error_has_a_code_that_says_something(kind: type[errors.FieldVault
     ("error", "code"),
     [
         (errors.ConfigurationError(""), 3),
+        (errors.NotYet(""), 8),
         (errors.KMSUnavailable(""), 4),
         (errors.KMSDenied(""), 4),
         (errors.KeyStoreError(""), 5),
+        (errors.UnfinishedCopy(), 5),
         (errors.ErasureBlocked(""), 6),
         (Refused(""), 6),
         (errors.KeyNotFound(""), 7),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fieldvault import CachePolicy
-from fieldvault.cli.checks import Level, erasure_bound
+from fieldvault.cli.checks import erasure_bound
+from fieldvault.cli.findings import Level
 from fieldvault.errors import KMSError, KMSUnavailable
 from fieldvault.keys.protocols import WrappedKey
 from fieldvault.keystores import SQLKeyStore
@@ -215,8 +216,13 @@ def test_keys_near_the_bound_are_a_warning(shop: Path) -> None:
     check = found(answer)["key use and age"]
     assert check["level"] == "warning"
     assert check["items"][0].startswith("other, data v1")
-    assert "rotate" in check["remedy"]
+    assert check["remedy"] == "or rotate now: fieldvault rotate --all"
     assert call("rotate", "other").code == 0
+    assert levels(call("doctor", "--json"))["key use and age"] == "ok"
+    change(shop, "UPDATE fieldvault_keys SET uses = ? WHERE subject = 'bob'", 2**32 - 100)
+    check = found(call("doctor", "--json"))["key use and age"]
+    assert check["remedy"] == "or rotate now: fieldvault rotate --all --subjects"
+    assert call("rotate", "--all", "--subjects").code == 0
     assert levels(call("doctor", "--json"))["key use and age"] == "ok"
 
 

@@ -91,7 +91,7 @@ def test_before_every_process_knows_the_new_key_nothing_is_rebuilt() -> None:
         ("rotate", "jena"),
     ):
         refused = call("index", *command)
-        assert refused.code != 0
+        assert refused.code == ExitCode.NOT_YET
         assert "former" in refused.err
 
 
@@ -172,13 +172,13 @@ def test_a_database_that_fails_ends_with_one() -> None:
 
 @pytest.mark.usefixtures("library", "settled")
 def test_a_writer_from_before_is_waited_for_and_then_told() -> None:
-    """It ends with 1, and goes through when the writer has ended."""
+    """It ends with the code of what is not yet so, and goes through when the writer has ended."""
     assert call("index", "rotate", "jena").code == 0
     quick = (*DATABASE, "--database", "sqlite:///library.db?timeout=0.01", "--patience", "0")
     writer = sqlite3.connect("library.db", isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     answer = call("index", "rebuild", "jena", *quick)
-    assert answer.code == ExitCode.PROBLEM
+    assert answer.code == ExitCode.NOT_YET
     assert "has not ended" in answer.out
     assert "No row of this database" not in answer.out
     assert call("index", "rebuild", "jena", *quick, "--json").document["pending"] is True
@@ -205,3 +205,49 @@ def test_a_key_is_not_dropped_before_somebody_looked_through_the_rows() -> None:
     assert call("index", "rebuild", "jena", *DATABASE, "--json").document["rewritten"] == 0
     assert call("index", "rotate", "jena").code == 0
     assert call("index", "drop", "jena", "--yes", "--unchecked").code == 0
+
+
+@pytest.mark.usefixtures("library")
+def test_a_rotation_under_way_is_told_with_the_next_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By status and by doctor, until the former key is dropped: a warning, for it never ends by itself."""
+    assert call("status", "--json").document["index_rotations"] == []
+    assert "index keys" not in call("doctor").out
+    assert call("index", "rotate", "jena").code == 0
+    settled_at = call("index", "status", "jena", "--json").document["settled_at"]
+    (told,) = call("status", "--json").document["index_rotations"]
+    assert (told["tenant"], told["settled"], told["settled_at"]) == ("jena", False, settled_at)
+    assert told["next"].endswith(" UTC: fieldvault index rebuild jena")
+    assert f"jena: {told['next']}" in call("status").out
+    for module in (indexing, index_keys):
+        monkeypatch.setattr(module, "SETTLING", -timedelta(days=1))
+    (told,) = call("status", "--json").document["index_rotations"]
+    assert (told["settled"], told["next"]) == (
+        True,
+        "fieldvault index rebuild jena, for every database; then fieldvault index drop jena",
+    )
+    answer = call("doctor", "--json")
+    assert (answer.code, answer.document["healthy"]) == (0, True)
+    (check,) = (each for each in answer.document["checks"] if each["check"] == "index keys")
+    assert check["level"] == "warning"
+    assert check["items"] == [f"jena: {told['next']}"]
+    assert "fieldvault index status" in check["remedy"]
+    assert call("index", "drop", "jena", "--yes", *DATABASE).code == 0
+    assert call("status", "--json").document["index_rotations"] == []
+    assert "index keys" not in call("doctor").out
+
+
+@pytest.mark.usefixtures("vault_folder")
+def test_of_many_rotations_some_are_shown() -> None:
+    """A person sees ten; the document has them all. Names are as a shell wants them."""
+    names = [f"t {number:02}" for number in range(12)]
+    with Vault.open("fieldvault.toml") as vault:
+        for name in names:
+            vault.ring.index_keys(name)
+            vault.rotate_index(name)
+    told = call("status", "--json").document["index_rotations"]
+    assert [each["tenant"] for each in told] == names
+    assert told[0]["next"].endswith("fieldvault index rebuild 't 00'")
+    out = call("status").out
+    assert "t 09: " in out
+    assert "t 10: " not in out
+    assert "and 2 more" in out

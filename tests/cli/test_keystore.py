@@ -36,7 +36,15 @@ def test_a_key_store_is_copied_and_opened() -> None:
     assert "Equal by now. The copy serves nobody yet" in first.out
     assert "Tenants         3          3" in first.out
     assert call("--config", "moved.toml", "tenants").code == ExitCode.KEY_STORE
-    assert "unfinished copy" in call("--config", "moved.toml", "doctor").out
+    status = call("--config", "moved.toml", "status")
+    assert status.code == ExitCode.KEY_STORE
+    assert "fieldvault keystore copy --finish" in status.err
+    doctor = call("--config", "moved.toml", "doctor", "--json")
+    assert doctor.code == ExitCode.PROBLEM
+    (check,) = (each for each in doctor.document["checks"] if each["check"] == "key store")
+    assert "unfinished copy" in check["detail"]
+    assert "fieldvault keystore copy --to moved.toml --finish" in check["remedy"]
+    assert "backup" not in check["remedy"]
     last = call("keystore", "copy", "--to", "moved.toml", "--finish")
     assert last.code == 0
     assert "Written to the copy: 0 records." in last.out
@@ -95,7 +103,7 @@ def test_a_key_store_is_not_copied_to_itself() -> None:
 
 @pytest.mark.usefixtures("moved")
 def test_a_key_store_that_changes_meanwhile_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tenants are named, and the call ends with 1."""
+    """The tenants are named, and the call ends with the code of what is not yet so."""
     store = SQLKeyStore("sqlite:///keys.db")
 
     def read_on(self: SQLKeyStore, tenant: str) -> object:
@@ -111,7 +119,7 @@ def test_a_key_store_that_changes_meanwhile_is_not_opened(monkeypatch: pytest.Mo
         patch.setattr(SQLKeyStore, "all_keys", read_on)
         answer = call("keystore", "copy", "--to", "moved.toml", "--finish")
         document = call("keystore", "copy", "--to", "moved.toml", "--json").document
-    assert answer.code == ExitCode.PROBLEM
+    assert answer.code == ExitCode.NOT_YET
     assert "acme    changed meanwhile" in answer.out
     assert "Stop what uses it and say --finish again" in answer.out
     assert document["unsteady"] == ["acme"]
@@ -127,7 +135,9 @@ def test_a_copy_that_differs_says_where(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(
         SQLKeyStore,
         "take_over",
-        lambda self, keys, fences: take_over(self, [key for key in keys if key.subject != "ann"], fences),
+        lambda self, keys, fences, **more: take_over(
+            self, [key for key in keys if key.subject != "ann"], fences, **more
+        ),
     )
     answer = call("keystore", "copy", "--to", "moved.toml", "--finish")
     assert answer.code == ExitCode.PROBLEM
@@ -206,7 +216,10 @@ def test_a_table_is_made_by_command(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_store_in_a_database_makes_its_tables_itself(folder: Path) -> None:
     """Nothing is wrong with asking, also a second time, with keys in it."""
     (folder / "fieldvault.toml").write_text('[key_store]\ntype = "sql"\nurl = "sqlite:///keys.db"\n')
-    assert "Nothing to make" in call("keystore", "create").out
+    out = call("keystore", "create").out
+    assert out.startswith("The key store is there: ")
+    assert "keys.db, 0 keys" in out
+    assert "makes its tables by itself when it is opened" in out
     store = SQLKeyStore("sqlite:///keys.db")
     successor(store, first_key(store, acme()))
     store.close()

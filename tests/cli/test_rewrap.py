@@ -1,15 +1,18 @@
 """``fieldvault rewrap`` brings the keys under the present root keys."""
 
 import os
+import re
 import signal
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fieldvault import Vault
+from fieldvault.errors import KMSUnavailable
 from fieldvault.kms import LocalKMS
 from tests.cli.calling import call, give_keys, give_subject_keys, records
 
@@ -42,6 +45,8 @@ def test_all_keys_are_rewrapped_and_again_there_is_nothing_to_do() -> None:
         "due": [],
         "current": 0,
         "overtaken": 0,
+        "incomplete": [],
+        "absent": {},
         "failed": [],
         "interrupted": False,
     }
@@ -130,3 +135,50 @@ def test_one_tenant_that_fails_ends_with_the_code_of_its_error(rotated: Path) ->
     """There is nobody to go on with."""
     damage(rotated)
     assert call("rewrap", "--tenant", "acme").code == 4
+
+
+Heal = Callable[[], None]
+
+
+@pytest.fixture
+def heal(rotated: Path, monkeypatch: pytest.MonkeyPatch) -> Heal:
+    """A vault under two KMSs, of which the second is out until this is called."""
+    LocalKMS.create(rotated / "there.keys").close()
+    config = rotated / "fieldvault.toml"
+    config.write_text(
+        config.read_text().replace(
+            '[kms]\ntype = "local"\npath = "root.keys"\n',
+            '[kms]\ntype = "multi"\nrequired = 1\n\n'
+            '[kms.members.here]\ntype = "local"\npath = "root.keys"\n\n'
+            '[kms.members.there]\ntype = "local"\npath = "there.keys"\n',
+        )
+    )
+    whole = LocalKMS.wrap
+
+    def failing(kms: LocalKMS, key: bytes, *, context: Mapping[str, str]) -> bytes:
+        if "there.keys" in repr(kms):
+            raise KMSUnavailable("no route")
+        return whole(kms, key, context=context)
+
+    monkeypatch.setattr(LocalKMS, "wrap", failing)
+    return partial(monkeypatch.setattr, LocalKMS, "wrap", whole)
+
+
+def test_a_kms_of_several_that_took_no_part_is_named(heal: Heal) -> None:
+    """And it ends with 1; once that one is back, the same command does the rest."""
+    answer = call("rewrap", "--json")
+    assert answer.code == 1
+    assert answer.document["rewrapped"] == answer.document["failed"] == []
+    assert [key["tenant"] for key in answer.document["incomplete"]] == ["acme", "acme", "other"]
+    assert answer.document["incomplete"][0]["missed"] == {
+        "there": {"kind": "KMSUnavailable", "message": "no route"}
+    }
+    answer = call("rewrap", "--every")
+    assert answer.code == 1
+    assert "Rewrapped 0 keys; current already: 0; tenants that failed: 0." in answer.out
+    assert re.search("there +3 +no route", answer.out)
+    assert "Not by every KMS: 3 keys;" in answer.out
+    assert "run fieldvault rewrap --every again." in answer.out
+    heal()
+    assert call("rewrap").out == "Rewrapped 3 keys; current already: 0; tenants that failed: 0.\n"
+    assert call("doctor", "--wraps").code == 0

@@ -119,7 +119,7 @@ def test_a_subject_without_keys_is_fenced_all_the_same(rig: Rig) -> None:
     [
         {"tenant": ""},
         {"tenant": "a\x00b"},
-        {"tenant": 7},
+        {"tenant": 7.5},
         {"subject": ""},
         {"subject": "x" * 256},
         {"actor": ""},

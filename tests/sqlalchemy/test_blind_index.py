@@ -430,6 +430,18 @@ def test_what_an_index_cannot_answer_is_refused(club: World) -> None:
             ask()
 
 
+def test_a_refusal_names_an_index_of_several_columns(club: World) -> None:
+    """What could have been asked; and nothing where there is no such index."""
+    del club
+    with pytest.raises(
+        errors.UnsupportedQuery,
+        match=r"; members\.who_index indexes it together with members\.birthday: compare that with a tuple",
+    ):
+        _ = Member.name == "Ada"
+    with pytest.raises(errors.UnsupportedQuery, match="==, != and in_$"):
+        _ = Member.email == bindparam("email")
+
+
 def test_a_value_from_outside_a_lambda_is_refused(club: World) -> None:
     """SQLAlchemy keeps such a statement with the first value that it saw; one that stands in it is right."""
     club.save(Member(**_row("1")))
@@ -481,8 +493,17 @@ def test_a_function_that_keeps_a_part_says_so(make_vault: MakeVault) -> None:
         phone_end: Mapped[bytes | None] = mapped_column(BlindIndex("phone", normalize=_end, partial=True))
 
     protect(Own, make_vault())
-    with pytest.raises(errors.UnsupportedQuery):
+    beside = (
+        r"; guests_with_ends\.phone_end indexes a part of it: compare that, and what it finds with the whole"
+    )
+    with pytest.raises(errors.UnsupportedQuery, match=beside):
         _ = Guest.phone == "138-0000-1234"
+    with pytest.raises(errors.UnsupportedQuery, match=beside):
+        Guest.phone.in_(["138-0000-1234"])
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection, pytest.raises(errors.UnsupportedQuery, match=beside):
+        connection.execute(select(Guest.id).where(func.substr(Guest.phone, -4) == "1234"))
+    engine.dispose()
     assert isinstance(Guest.phone_end == "1234", Match)
     assert "partial=True" in repr(Guest.__table__.c.phone_end.type)
     assert "phone_end = " in str(Guest.phone_end == Guest.id)

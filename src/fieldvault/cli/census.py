@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby, islice
@@ -11,6 +11,7 @@ from itertools import groupby, islice
 from fieldvault.errors import KeyNotFound
 from fieldvault.keys.protocols import KeyStore
 from fieldvault.keys.records import KeyInfo, KeyRecord, KeySlot, KeyState, Purpose
+from fieldvault.lifecycle.rotating import leading
 
 __all__ = ["Census", "Tenant", "each_tenant", "require_tenant"]
 
@@ -30,9 +31,9 @@ class Tenant:
     data_key: KeyInfo | None
 
 
-def each_tenant(store: KeyStore) -> Iterator[Tenant]:
-    """Every tenant that ever had a key, read in batches."""
-    names = store.tenants()
+def each_tenant(store: KeyStore, named: Iterable[str] | None = None) -> Iterator[Tenant]:
+    """Every tenant that ever had a key, or those that are named, read in batches."""
+    names = store.tenants() if named is None else iter(named)
     while batch := list(islice(names, _BATCH)):
         slots = [KeySlot(name, None, purpose) for name in batch for purpose in Purpose]
         found: dict[str, list[KeyRecord]] = {name: [] for name in batch}
@@ -44,15 +45,8 @@ def each_tenant(store: KeyStore) -> Iterator[Tenant]:
                 name,
                 # A shred destroys a tenant's own keys, so the fence need be read only where none is active.
                 shredded=not active and store.fence(name, None) is not None,
-                data_key=_leading(records),
+                data_key=leading(records),
             )
-
-
-def _leading(records: list[KeyRecord]) -> KeyInfo | None:
-    order = (KeyState.ACTIVE, KeyState.SUSPENDED)
-    data = [record for record in records if record.purpose is Purpose.DATA]
-    data.sort(key=lambda record: (record.state not in order[:1], record.state not in order, -record.version))
-    return data[0].info() if data else None
 
 
 def require_tenant(store: KeyStore, tenant: str) -> None:
@@ -70,7 +64,8 @@ class Census:
     """The figures of a key store, counted tenant by tenant.
 
     A subject counts as shredded once all its keys are destroyed. Keys of a shredded tenant's subjects count
-    as destroyed: nothing opens them any more.
+    as destroyed: nothing opens them any more. ``index_keys`` has those of the tenants that have
+    several.
     """
 
     tenants: int = 0
@@ -79,6 +74,7 @@ class Census:
     shredded_subjects: int = 0
     keys: Counter[KeyState] = field(default_factory=Counter)
     oldest_active: datetime | None = None
+    index_keys: list[list[KeyInfo]] = field(default_factory=list)
 
     def count(self, store: KeyStore, tenant: str) -> None:
         """Add a tenant, its subjects and all their keys."""
@@ -87,12 +83,17 @@ class Census:
         self.shredded_tenants += shredded
         for subject, records in groupby(store.all_keys(tenant), lambda record: record.subject):
             states: set[KeyState] = set()
+            index: list[KeyInfo] = []
             for record in records:
+                if record.purpose is Purpose.INDEX:
+                    index.append(record.info())
                 state = KeyState.DESTROYED if shredded else record.state
                 states.add(state)
                 self.keys[state] += 1
                 if state is KeyState.ACTIVE:
                     self.oldest_active = min(record.created_at, self.oldest_active or record.created_at)
+            if len(index) > 1:
+                self.index_keys.append(index)
             if subject is not None:
                 self.subjects += 1
                 self.shredded_subjects += states == {KeyState.DESTROYED}

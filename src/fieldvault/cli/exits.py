@@ -14,6 +14,7 @@ from fieldvault.errors import (
     KeyStoreError,
     KeySuspended,
     KMSError,
+    NotYet,
 )
 
 __all__ = ["ExitCode", "Refused", "exit_code_of"]
@@ -35,8 +36,8 @@ class ExitCode(IntEnum):
     PROBLEM = (
         1,
         (
-            "doctor found a problem, rotate --all or rewrap failed for some tenants, a copy is not equal, or "
-            "index rebuild left rows"
+            "doctor found a problem, rotate --all or rewrap failed for some tenants, rewrap left out a KMS "
+            "of several, a copy is not equal, or index rebuild left rows"
         ),
     )
     USAGE = 2, "the command was not understood; nothing was done"
@@ -45,6 +46,7 @@ class ExitCode(IntEnum):
     KEY_STORE = 5, "the key store is missing, unreachable, or failed"
     REFUSED = 6, "not confirmed, or something is there already; nothing was changed"
     NO_KEY = 7, "there is no such tenant, subject or key, or it was shredded"
+    NOT_YET = 8, "not yet: a step before it is not done, or has not settled; ask again later"
     INTERRUPTED = 130, "interrupted with Ctrl-C"
     BROKEN_PIPE = 141, "whoever read the output stopped reading"
 
@@ -53,7 +55,9 @@ class Refused(Exception):
     """The command line will not go on, and has changed nothing."""
 
 
+# The first that fits counts.
 _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
+    (NotYet, ExitCode.NOT_YET),
     (ConfigurationError, ExitCode.CONFIGURATION),
     (KMSError, ExitCode.KMS),
     (KeyStoreError, ExitCode.KEY_STORE),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -14,10 +14,12 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from fieldvault.config import absence, read
-from fieldvault.errors import ConfigurationError, KeyStoreError
+from fieldvault.errors import ConfigurationError, FieldVaultError, KeyStoreError
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keystores.sql.engines import anchored
+from fieldvault.kms.multi.opening import Absent
+from fieldvault.kms.multi.opening import opened as opened_member
 from fieldvault.settings import Section, Source
 from fieldvault.vault import Vault
 
@@ -28,6 +30,7 @@ __all__ = [
     "database_file",
     "key_store_alone",
     "kms_alone",
+    "members_unopened",
     "opened",
     "require_database",
     "section",
@@ -115,6 +118,27 @@ def kms_alone(config: Path) -> KMS:
     """
     kms: KMS = _backend("fieldvault.kms", config, "kms")
     return kms
+
+
+def members_unopened(config: Path) -> Mapping[str, FieldVaultError]:
+    """Of several KMSs those that cannot be opened, each tried alone; none where there is one KMS."""
+    errors: dict[str, FieldVaultError] = {}
+    try:
+        kms = section(config, "kms")
+        if kms.optional_text("type") != "multi":
+            return errors
+        members = kms.section("members")
+        described = {name: members.section(name) for name in members}
+    except ConfigurationError:
+        return errors  # the error of the whole says it
+    for name, member in described.items():
+        try:
+            tried = opened_member(member)
+            if not isinstance(tried, Absent):
+                tried.close()
+        except FieldVaultError as error:
+            errors[name] = error
+    return errors
 
 
 def key_store_alone(config: Path, *, new: bool = False) -> KeyStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,12 +13,23 @@ from fieldvault.cli.terminal import Terminal
 from fieldvault.context import check_name
 from fieldvault.errors import ConfigurationError
 
-__all__ = ["config_type", "everywhere", "json_help", "named"]
+__all__ = ["config_type", "everywhere", "instant", "json_help", "named"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 config_type = click.Path(dir_okay=False, path_type=Path)
 json_help = "Print one JSON document, for machines."
+
+
+def instant(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """A callback that takes a moment as ISO 8601 writes it; in UTC where it names no zone."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no time such as 2026-01-31T18:00Z", ctx, param) from error
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def named(kind: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:

@@ -7,7 +7,7 @@ import pwd
 import stat
 from pathlib import Path
 
-from fieldvault.cli.checks import Finding, Level
+from fieldvault.cli.findings import Finding, Level
 from fieldvault.errors import ConfigurationError, FieldVaultError
 from fieldvault.kms import privatefile
 from fieldvault.settings import Section

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fieldvault.errors import KMSError, KMSUnavailable
@@ -12,7 +12,7 @@ from fieldvault.keys.records import KeyInfo, KeyRecord, KeyState
 from fieldvault.kms.multi import MultiKMS
 from fieldvault.secret import Secret
 
-__all__ = ["Verdict", "proven_by_member", "verified"]
+__all__ = ["Proof", "Verdict", "named", "proven_by_member", "verified"]
 
 _NO_MATERIAL = "its wrapped key is missing"
 
@@ -22,6 +22,20 @@ class Verdict(NamedTuple):
 
     key: KeyInfo
     problem: str | None
+
+
+class Proof(NamedTuple):
+    """A key, what members of a ``MultiKMS`` met that do not unwrap it, and which absent ones hold no part."""
+
+    key: KeyInfo
+    errors: Mapping[str, KMSError]
+    lacking: Sequence[str]
+
+
+def named(key: KeyInfo) -> str:
+    """A key, for a person."""
+    whose = key.tenant if key.subject is None else f"{key.subject} of {key.tenant}"
+    return f"{whose}, {key.purpose} v{key.version}, {key.key_id.hex()}"
 
 
 def verified(kms: KMS, store: KeyStore, tenant: str) -> Iterator[Verdict]:
@@ -56,7 +70,7 @@ def verified(kms: KMS, store: KeyStore, tenant: str) -> Iterator[Verdict]:
             yield Verdict(record.info(), _subject_problem(record, secrets.get(record.parent)))
 
 
-def proven_by_member(kms: MultiKMS, store: KeyStore, tenant: str) -> Iterator[Verdict]:
+def proven_by_member(kms: MultiKMS, store: KeyStore, tenant: str) -> Iterator[Proof]:
     """Each wrapped key of a tenant, and which members do not unwrap it into the key that its record names.
 
     Raises:
@@ -64,20 +78,23 @@ def proven_by_member(kms: MultiKMS, store: KeyStore, tenant: str) -> Iterator[Ve
     """
     records = [record for record in store.keys(tenant, None) if record.wrapped is not None]
     items = [WrappedKey(record.wrapped or b"", key_context(record.slot, record.key_id)) for record in records]
-    proof = kms.unwrap_by_member(items)
+    answers = kms.unwrap_by_member(items)
     for index, record in enumerate(records):
-        problems = {name: _wrong(record, answers[index]) for name, answers in proof.items()}
-        told = [f"{name}: {problem}" for name, problem in problems.items() if problem is not None]
-        yield Verdict(record.info(), "; ".join(told) or None)
+        met = {name: _wrong(record, of_member[index]) for name, of_member in answers.items()}
+        yield Proof(
+            record.info(),
+            {name: error for name, error in met.items() if error is not None},
+            kms.without_part(items[index].wrapped),
+        )
 
 
-def _wrong(record: KeyRecord, answer: bytes | KMSError) -> str | None:
+def _wrong(record: KeyRecord, answer: bytes | KMSError) -> KMSError | None:
     if isinstance(answer, KMSError):
-        return str(answer)
+        return answer
     try:
         checked(record, answer)
     except KMSError as error:
-        return str(error)
+        return error
     return None
 
 

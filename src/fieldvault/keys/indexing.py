@@ -17,7 +17,7 @@ from fieldvault.keys.lease import Lease
 from fieldvault.keys.loading import ROUNDS, KeyLoader
 from fieldvault.keys.protocols import KeyStore
 from fieldvault.keys.proving import Prover
-from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Purpose
+from fieldvault.keys.records import KeyInfo, KeyRecord, KeySlot, KeyState, Purpose
 
 __all__ = ["SETTLING", "Index", "IndexCache", "IndexKeyLoader", "IndexKeys", "settled_at"]
 
@@ -80,9 +80,9 @@ class IndexKeys:
         return f"<IndexKeys {' '.join(key.record.key_id.hex() for key in self.usable)}>"
 
 
-def settled_at(record: KeyRecord, longest_lease: float) -> datetime:
+def settled_at(key: KeyInfo, longest_lease: float) -> datetime:
     """When every process has learned of an index key, for which they have as long as a lease and a grace."""
-    return record.created_at + timedelta(seconds=longest_lease) + SETTLING
+    return key.created_at + timedelta(seconds=longest_lease) + SETTLING
 
 
 class IndexCache(KeyCache):
@@ -153,8 +153,10 @@ class IndexKeyLoader:
         """Whether a backend might have to be asked first."""
         made = self._cache.indexing.get(tenant)
         now = self._clock()
-        return made is None or now >= min(
-            self._lease.until, *(min(key.expires, key.permission.until) for key in made.usable)
+        return (
+            made is None
+            or self._lease.may_wait()
+            or now >= min(min(key.expires, key.permission.until) for key in made.usable)
         )
 
     def _load(self, tenant: str) -> IndexKeys:

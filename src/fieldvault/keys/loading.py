@@ -18,7 +18,7 @@ from fieldvault.keys.making import KeyMaker
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keys.proving import Prover
-from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Snapshot
+from fieldvault.keys.records import KeyInfo, KeyRecord, KeySlot, KeyState, Snapshot
 from fieldvault.keys.stats import Meter
 from fieldvault.keys.unwrapping import Outcome, Unwrapper
 
@@ -138,6 +138,16 @@ class KeyLoader:
             f"the active key of tenant {slot.tenant!r} changes faster than it can be replaced"
         )
 
+    def replace(self, key: KeyInfo) -> KeyRecord | None:
+        """The key that takes over from an active one; ``None`` if that is not active any more.
+
+        Raises:
+            KeyShredded, KeySuspended, KMSError, KeyStoreError: as ``rotate``.
+        """
+        slot = KeySlot(key.tenant, key.subject, key.purpose)
+        snapshot = self._active_still(slot, key.key_id)
+        return None if snapshot is None else self._maker.successor(slot, key.key_id, snapshot)
+
     def supersede(self, record: KeyRecord) -> None:
         """Rotate away from a key that may seal no more, unless somebody has done so already.
 
@@ -150,12 +160,17 @@ class KeyLoader:
             raise problem
 
     def _succeed(self, record: KeyRecord) -> bool:
-        snapshot = self._current([record.slot])
-        active = _active_of(snapshot, record.slot)
-        if active is None or active.key_id != record.key_id:
+        snapshot = self._active_still(record.slot, record.key_id)
+        if snapshot is None:
             return False
         self._meter.missed(1)
-        return self._maker.successor(record.slot, active.key_id, snapshot) is not None
+        return self._maker.successor(record.slot, record.key_id, snapshot) is not None
+
+    def _active_still(self, slot: KeySlot, key_id: bytes) -> Snapshot | None:
+        """What the key store says of a slot, if this key is its active one."""
+        snapshot = self._current([slot])
+        active = _active_of(snapshot, slot)
+        return snapshot if active is not None and active.key_id == key_id else None
 
     def _current(self, slots: list[KeySlot]) -> Snapshot:
         reading = self._lease.begin()

@@ -7,18 +7,18 @@ former keys.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
 
-from fieldvault.errors import ConfigurationError, KeyNotFound
+from fieldvault.errors import KeyNotFound, NotYet
 from fieldvault.keys.indexing import SETTLING, settled_at
-from fieldvault.keys.records import KeyInfo, KeyRecord, KeySlot, KeyState, Purpose
+from fieldvault.keys.records import KeyInfo, KeySlot, KeyState, Purpose
 from fieldvault.keys.ring import KeyRing
 from fieldvault.lifecycle.states import change
 
-__all__ = ["IndexRotation", "drop", "rotate", "rotation"]
+__all__ = ["IndexRotation", "drop", "rotate", "rotation", "rotation_among"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +47,29 @@ def rotation(ring: KeyRing, tenant: str) -> IndexRotation:
         KeyNotFound: the tenant has no index key.
         KeyStoreError: the key store failed.
     """
-    keys = [record for record in ring.store.keys(tenant, None) if record.purpose is Purpose.INDEX]
-    keys.sort(key=attrgetter("version"), reverse=True)
-    active = next((key for key in keys if key.state is KeyState.ACTIVE), None)
-    if active is None:
+    keys = [record.info() for record in ring.store.keys(tenant, None)]
+    found = rotation_among(keys, ring.store.declare_lease(0))
+    if found is None:
         raise KeyNotFound(f"tenant {tenant!r} has no active index key")
+    return found
+
+
+def rotation_among(keys: Iterable[KeyInfo], longest_lease: float) -> IndexRotation | None:
+    """How far the rotation of the index key among a tenant's own keys is; ``None`` where none is active.
+
+    ``longest_lease``: the longest lease and grace, in seconds, that any process declared.
+    """
+    index = sorted(
+        (key for key in keys if key.purpose is Purpose.INDEX), key=attrgetter("version"), reverse=True
+    )
+    active = next((key for key in index if key.state is KeyState.ACTIVE), None)
+    if active is None:
+        return None
     return IndexRotation(
-        active.info(),
-        tuple(key.info() for key in keys if _is_former(key, active)),
+        active,
+        tuple(key for key in index if _is_former(key, active)),
         # Writers begin when their clock says so; so the last one does as much later as clocks are apart.
-        settled_at(active, ring.store.declare_lease(0)) + SETTLING,
+        settled_at(active, longest_lease) + SETTLING,
     )
 
 
@@ -65,12 +78,12 @@ def rotate(ring: KeyRing, tenant: str) -> IndexRotation:
 
     Raises:
         KeyNotFound: the tenant has no index key to rotate.
-        ConfigurationError: it is being rotated already.
+        NotYet: it is being rotated already.
         KeyShredded: the tenant was shredded.
         KMSError, KeyStoreError: a backend failed; either key may be the active one, look at ``rotation``.
     """
     if rotation(ring, tenant).former:
-        raise ConfigurationError(
+        raise NotYet(
             f"the index key of tenant {tenant!r} is being rotated already: rebuild the rows and drop the "
             "former key first"
         )
@@ -86,18 +99,18 @@ def drop(ring: KeyRing, tenant: str) -> Sequence[KeyInfo]:
 
     Raises:
         KeyNotFound: the tenant has no index key.
-        ConfigurationError: processes may still write under a former key.
+        NotYet: processes may still write under a former key.
         KeyStoreError: the key store failed; ask again.
     """
     state = rotation(ring, tenant)
     if not state.is_settled:
-        raise ConfigurationError(
+        raise NotYet(
             f"until {state.settled_at:%Y-%m-%d %H:%M:%S} UTC processes may write under the former index key "
             f"of tenant {tenant!r}; rebuild after that, then drop it"
         )
     return [change(ring, key.key_id, key.state, KeyState.DESTROYED) for key in state.former]
 
 
-def _is_former(key: KeyRecord, active: KeyRecord) -> bool:
+def _is_former(key: KeyInfo, active: KeyInfo) -> bool:
     """Whether rows may still be under a key; one that was suspended during a rotation is such a key, too."""
     return key.state is KeyState.RETIRED or (key.state is KeyState.SUSPENDED and key.version < active.version)

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Column, Integer, MetaData, Table, Uuid
 
+from fieldvault.context import text_of
 from fieldvault.errors import ConfigurationError, ScopeRequired, TenantMismatch
 from fieldvault.scope import KeyScope
 from fieldvault.vault import Vault
@@ -199,24 +200,21 @@ def stored_name(column: Any, name: str) -> Any:
 
 
 def name_of(value: Any, where: str) -> str:
-    """A row's tenant or subject as text: text as it is, integers in decimal, UUIDs lower-case with hyphens.
+    """A row's tenant or subject as text, by ``text_of``.
 
     Raises:
         ScopeRequired: the row has none (yet).
         ConfigurationError: a value of another class.
     """
-    if isinstance(value, str):
-        return str.__str__(value)
+    name = text_of(value)
+    if name is not None:
+        return name
     if value is None:
         raise ScopeRequired(
             f"{where} is empty, so the row has no keys yet: set it before the row is written "
             "(a key that the database makes comes too late: give the column a default in Python, such "
             "as uuid4)"
         )
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, uuid.UUID):
-        return str(value)
     raise ConfigurationError(
         f"{where} names a scope and is text, an integer or a UUID, not {type(value).__name__}"
     )

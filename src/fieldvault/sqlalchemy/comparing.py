@@ -11,6 +11,7 @@ from sqlalchemy.types import Boolean, TypeEngine
 
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.deterministic import are_comparable, is_deterministic
+from fieldvault.sqlalchemy.hints import indexes_to_ask
 from fieldvault.sqlalchemy.matching import match
 
 __all__ = ["EncryptedComparator"]
@@ -81,5 +82,5 @@ def _refusal(expression: ColumnElement[Any], op: Any) -> UnsupportedQuery:
         f"{getattr(expression.type, 'field', None) or expression} is encrypted, so the database cannot "
         f"answer {name!r} on it; "
         "select the rows by other columns and compare in Python, ask is_(None), or give the column a "
-        "BlindIndex for ==, != and in_"
+        f"BlindIndex for ==, != and in_{indexes_to_ask(expression.type)}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from sqlalchemy import CHAR, NCHAR, Column, Integer, String, Table, Uuid
 from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeEngine
 
-from fieldvault.context import encode_row
+from fieldvault.context import encode_row, text_of
 from fieldvault.errors import ConfigurationError, UnsupportedQuery
 from fieldvault.sqlalchemy.binding import canonical, encrypted_columns
 
@@ -135,12 +134,9 @@ def identities(parts: Sequence[Sequence[Any]]) -> Sequence[bytes]:
 
 
 def _text(part: Any) -> str:
-    if isinstance(part, str):
-        return str.__str__(part)
-    if isinstance(part, int) and not isinstance(part, bool):
-        return str(int(part))
-    if isinstance(part, uuid.UUID):
-        return str(part)
+    text = text_of(part)
+    if text is not None:
+        return text
     raise ConfigurationError(
         f"a row is known by text, integers or UUIDs where values are bound to it, not by a "
         f"{type(part).__name__}"

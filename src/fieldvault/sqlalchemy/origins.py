@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -29,10 +29,10 @@ _Path = tuple[Any, ...]
 class Reading:
     """Encrypted columns of one table, or one alias of it, in a statement.
 
-    ``columns`` are their places in a row, and what opens them. ``tenant`` and ``subject`` read the rows'
-    scope, where the model has it in its rows and the statement selects it; ``key`` reads the rows' primary
-    key, where values are bound to it and the statement selects it whole. ``direct`` says that the table
-    itself is read, and no alias of it.
+    ``columns`` are their places in a row, and what opens them; ``types`` their types by place. ``tenant`` and
+    ``subject`` read the rows' scope, where the model has it in its rows and the statement selects it;
+    ``names`` read the rows' primary key where the statement selects it whole, and so does ``key`` if values
+    are bound to it. ``direct`` says that the table itself is read, and no alias of it.
     """
 
     binding: Binding
@@ -40,8 +40,10 @@ class Reading:
     scope: RowScope | None
     direct: bool
     columns: tuple[tuple[int, OpenPage], ...]
+    types: Mapping[int, Encrypted]
     tenant: Reader | None
     subject: Reader | None
+    names: Sequence[Reader] | None
     key: Sequence[Reader] | None
 
 
@@ -76,27 +78,30 @@ def readings_of(compiled: Any, dialect: Dialect, description: Any) -> Iterable[R
         binding = members[0][1].binding
         if binding is not None:
             scope = binding.scopes.get(table)
+            names = _key_readers(reader, path, table)
             yield Reading(
                 binding=binding,
                 table=table,
                 scope=scope,
                 direct=path is not None and len(path) == 1,
                 columns=tuple((place, page_opener(type_.bound, dialect)) for place, type_ in members),
+                types=dict(members),
                 tenant=None if scope is None else reader(path, table, scope.tenant),
                 subject=None if scope is None else reader(path, table, scope.subject),
-                key=_key_readers(reader, path, table),
+                names=names,
+                key=names if row_bound(table) else None,
             )
 
 
 def _key_readers(
     reader: Callable[[_Path | None, Table, Column[Any]], Reader | None], path: _Path | None, table: Table
 ) -> Sequence[Reader] | None:
-    """What reads the primary key, if values are bound to it and the statement selects it whole."""
-    if not row_bound(table):
+    """What reads the primary key, if the statement selects it whole and it stands there in the clear."""
+    if any(isinstance(part.type, Encrypted) for part in key_of(table)):
         return None
     parts = [reader(path, table, part) for part in key_of(table)]
     found = [each for each in parts if each is not None]
-    return found if len(found) == len(parts) else None
+    return found if found and len(found) == len(parts) else None
 
 
 def _shown(compiled: Any) -> Sequence[Sequence[Any]]:

@@ -35,6 +35,7 @@ from sqlalchemy.sql.selectable import _CompoundSelectKeyword
 
 from fieldvault.errors import UnsupportedQuery
 from fieldvault.sqlalchemy.deterministic import are_comparable, is_deterministic
+from fieldvault.sqlalchemy.hints import indexes_to_ask
 from fieldvault.sqlalchemy.matching import Match, keys_of_search
 from fieldvault.sqlalchemy.origins import is_null, origin
 from fieldvault.sqlalchemy.recheck import Recheck, rechecks_of
@@ -272,5 +273,5 @@ def _refusal(element: Any, what: str) -> UnsupportedQuery:
     field = element.type.field or element
     return UnsupportedQuery(
         f"{field} is encrypted, so the database cannot do {what!r} with it; do that in Python with the rows "
-        "that other columns select, or ask is_(None)"
+        f"that other columns select, or ask is_(None){indexes_to_ask(element.type)}"
     )

@@ -11,7 +11,8 @@ from sqlalchemy import table as lightweight
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapper, registry
 
-from fieldvault.errors import ConfigurationError
+from fieldvault.context import Name, as_name
+from fieldvault.errors import ConfigurationError, NotYet
 from fieldvault.sqlalchemy.binding import Binding, binding_of
 from fieldvault.sqlalchemy.identity import key_of
 from fieldvault.sqlalchemy.recomputing import Recomputer
@@ -53,7 +54,7 @@ class Rebuilt:
 def rebuild(
     base: type[DeclarativeBase],
     engine: Engine,
-    tenant: str,
+    tenant: Name,
     *,
     progress: Progress | None = None,
     patience: float = 60.0,
@@ -69,16 +70,17 @@ def rebuild(
     ``progress`` is told of each page's number of rows. Then everything is read once more at least.
 
     Raises:
-        ConfigurationError: the models have no vault, processes may still write under the former key, or a
-            table has no primary key or does not say whose its rows are.
+        NotYet: processes may still write under the former key.
+        ConfigurationError: the models have no vault, or a table has no primary key or does not say whose its
+            rows are.
         ScopeRequired, TenantMismatch, DecryptionError: a row's values are not what the model says.
         KeySuspended, KMSError, KeyStoreError: a key cannot be had.
         sqlalchemy.exc.DBAPIError: the database failed; call again.
     """
-    vault = binding_of(base.metadata).vault
+    vault, tenant = binding_of(base.metadata).vault, as_name("tenant", tenant)
     state = vault.index_rotation(tenant)
     if not state.is_settled:
-        raise ConfigurationError(
+        raise NotYet(
             f"until {state.settled_at:%Y-%m-%d %H:%M:%S} UTC processes may write under the former index key "
             f"of tenant {tenant!r}; rebuild after that"
         )

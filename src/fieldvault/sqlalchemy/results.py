@@ -15,10 +15,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import Dialect, ExecutionContext
 from sqlalchemy.orm import InstanceState
 
-from fieldvault.errors import ScopeRequired
+from fieldvault.errors import FieldVaultError, MalformedCiphertext, ScopeRequired
 from fieldvault.scope import KeyScope
 from fieldvault.sqlalchemy.binding import name_of
 from fieldvault.sqlalchemy.identity import identities
+from fieldvault.sqlalchemy.locating import OF_ONE_VALUE, first_refused, located
 from fieldvault.sqlalchemy.opening import Prefetch, as_blob
 from fieldvault.sqlalchemy.origins import Reader, Reading, places_of, readings_of
 from fieldvault.sqlalchemy.queries import refuse_questions
@@ -133,7 +134,15 @@ class _Check:
         tenants, subjects = _names(self._tenant, cells), _names(self._subject, cells)
         rows = None if self._key is None else identities([read(cells) for read in self._key])
         for place, open_page in full:
-            cells[place] = open_page(cells[place], tenants, subjects, rows, prefetch)
+            try:
+                cells[place] = open_page(cells[place], tenants, subjects, rows, prefetch)
+            except OF_ONE_VALUE as error:
+                met: FieldVaultError = error
+            else:
+                continue
+            refused = first_refused(open_page, cells[place], tenants, subjects, rows)
+            names = reading.names if self._key is None else self._key
+            raise located(met, reading.types[place], reading.table, names, cells, refused)
 
     @property
     def vault(self) -> Vault:
@@ -143,7 +152,7 @@ class _Check:
     def sealed(self, cells: Sequence[Any]) -> Iterable[bytes]:
         """The ciphertexts in the encrypted columns of a page."""
         found = (cell for place, _ in self._reading.columns for cell in cells[place] if cell is not None)
-        return (as_blob(cell, isinstance(cell, str)) for cell in found)
+        return filter(None, map(_blob_in, found))
 
 
 def _names(read: Reader | None, cells: Sequence[Any]) -> Sequence[str] | None:
@@ -158,6 +167,14 @@ def _name(value: Any) -> str:
     if value.__class__ is str:
         return value
     return _NOBODY if value is None else name_of(value, "the scope of a row")
+
+
+def _blob_in(cell: Any) -> bytes | None:
+    try:
+        return as_blob(cell, isinstance(cell, str))
+    except MalformedCiphertext:
+        # Told where it is opened, with its place.
+        return None
 
 
 class _EngineWithoutRowLog:

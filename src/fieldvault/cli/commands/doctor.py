@@ -7,12 +7,15 @@ from collections.abc import Iterator
 import click
 from rich.text import Text
 
-from fieldvault.cli.checks import Finding, KeyTally, Level, WrapTally, backends, erasure_bound, unopened
+from fieldvault.cli.checks import KeyTally, backends, erasure_bound, unopened
 from fieldvault.cli.exits import ExitCode
+from fieldvault.cli.findings import Finding, Level
+from fieldvault.cli.members import WrapTally
 from fieldvault.cli.opening import Opened, opened, section
 from fieldvault.cli.options import everywhere
 from fieldvault.cli.rootfile import is_the_file, root_key_file
 from fieldvault.cli.terminal import Listing, Terminal, tinted
+from fieldvault.cli.underway import index_rotations
 from fieldvault.cli.verify import proven_by_member, verified
 from fieldvault.errors import ConfigurationError, FieldVaultError
 from fieldvault.kms.multi import MultiKMS
@@ -49,7 +52,7 @@ def _findings(terminal: Terminal, *, wraps: bool) -> Iterator[Finding]:
         with opened(config) as it:
             yield Finding("configuration", Level.OK, str(config))
             yield from _root_keys(terminal)
-            yield from backends(it)
+            yield from backends(config, it)
             yield from _keys(terminal, it)
             if wraps:
                 yield from _wraps(terminal, it)
@@ -93,6 +96,7 @@ def _keys(terminal: Terminal, it: Opened) -> Iterator[Finding]:
     except FieldVaultError as error:
         tally.stopped = str(error)
     yield from tally.findings()
+    yield from index_rotations(store, tally.index_keys)
 
 
 def _wraps(terminal: Terminal, it: Opened) -> Iterator[Finding]:

@@ -87,8 +87,8 @@ def rebuild(ctx: click.Context, tenant: str, models: str, database: str, patienc
     """Bring the rows of TENANT in one database under its new index key.
 
     The application goes on meanwhile. It may be stopped at any moment and called again. Ends with 1 if rows
-    are left, if a transaction from before has not ended, or if the database failed; the former key is needed
-    then.
+    are left or if the database failed, and with 8 if a transaction from before has not ended; the former key
+    is needed then.
     """
     terminal = ctx.ensure_object(Terminal)
     base, engine = _base(models), _engine(database)
@@ -101,7 +101,7 @@ def rebuild(ctx: click.Context, tenant: str, models: str, database: str, patienc
     finally:
         engine.dispose()
     terminal.emit(_document(done), *_lines(done))
-    ctx.exit(ExitCode.OK if done.is_complete and not done.lost else ExitCode.PROBLEM)
+    ctx.exit(_code(done))
 
 
 @click.command()
@@ -138,7 +138,7 @@ def drop(
             done = _looked_through(terminal, it, tenant, models, database)
             if not done.is_complete:
                 terminal.emit(_document(done), *_lines(done))
-                ctx.exit(ExitCode.PROBLEM)
+                ctx.exit(_code(done))
         if former and not yes:
             terminal.say(
                 f"This destroys {counted(len(former), 'former index key')} of the tenant {tenant}, for good. "
@@ -192,6 +192,12 @@ def _looked_through(terminal: Terminal, it: Opened, tenant: str, models: str, da
             return _rebuilt(base, engine, tenant, 60.0, lambda _: step())
     finally:
         engine.dispose()
+
+
+def _code(done: Rebuilt) -> ExitCode:
+    if done.left or done.lost:
+        return ExitCode.PROBLEM
+    return ExitCode.NOT_YET if done.pending else ExitCode.OK
 
 
 def _document(done: Rebuilt) -> dict[str, Any]:

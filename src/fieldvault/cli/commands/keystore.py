@@ -34,17 +34,23 @@ def keystore() -> None:
 @everywhere
 @click.pass_obj
 def create(terminal: Terminal) -> None:
-    """Make the table of the configured key store, where one is made by command.
+    """Make the table of the configured key store, if it is not there.
 
-    A table that is there already stays as it is. A key store in a SQL database makes its tables itself.
+    For a new vault whose configuration was written by hand; `fieldvault init` does it by itself. A key store
+    in a SQL database makes its tables when it is opened, as this does. What is there already stays as it is.
     """
     _require(terminal.config)
     with closing(key_store_alone(terminal.config, new=True)) as store:
         if isinstance(store, Provisioned):
             said = store.create_table()
+            lines = [said]
         else:
-            said = f"Nothing to make: it is ready when it is opened. {store.check()}"
-    terminal.emit({"key_store": said}, said)
+            said = store.check()
+            lines = [
+                f"The key store is there: {said}",
+                "It makes its tables by itself when it is opened, as now: there is nothing more to make.",
+            ]
+    terminal.emit({"key_store": said}, *lines)
 
 
 @keystore.command()
@@ -71,7 +77,8 @@ def copy(ctx: click.Context, target: Path, finish: bool) -> None:
     --finish has proven it equal: stop everything that opens the key store, say --finish, and let it open the
     copy from then on. What is written to the old key store after that is not in the copy.
 
-    May be interrupted and started again at any time. Ends with 1 where the two are not equal.
+    May be interrupted and started again at any time. Ends with 1 where the two are not equal, with 8 where
+    they may be once nobody changes the key store any more.
     """
     terminal = ctx.ensure_object(Terminal)
     _require(terminal.config)
@@ -86,12 +93,23 @@ def copy(ctx: click.Context, target: Path, finish: bool) -> None:
         except TargetInUse as error:
             raise Refused(str(error)) from error
     terminal.emit(_document(copied), *_told(copied, finish=finish))
-    ctx.exit(ExitCode.OK if copied.proven else ExitCode.PROBLEM)
+    ctx.exit(_code(copied))
 
 
 def _require(config: Path) -> None:
     if not config.exists():
         raise ConfigurationError(f"{absence(config)}; {WAYS_TO_CONFIGURATION}")
+
+
+def _code(copied: Copied) -> ExitCode:
+    if copied.proven:
+        return ExitCode.OK
+    return ExitCode.NOT_YET if _only_changed(copied) else ExitCode.PROBLEM
+
+
+def _only_changed(copied: Copied) -> bool:
+    """Whether all that stands against the copy is that the key store did not stand still."""
+    return set(copied.differing) <= set(copied.unsteady)
 
 
 def _document(copied: Copied) -> dict[str, Any]:
@@ -142,7 +160,7 @@ def _verdict(copied: Copied, *, finish: bool) -> str:
         return "Equal: nothing was lost or brought back. The copy is open; let everything use it from now on."
     if copied.proven:
         return "Equal by now. The copy serves nobody yet: stop what uses the key store, and say --finish."
-    if copied.unsteady:
+    if _only_changed(copied):
         again = "and say --finish again" if finish else "before you say --finish"
         return f"The key store was changed while it was compared. Stop what uses it {again}."
     return "Not equal: the copy stays closed. Start again; if that does not help, copy to an empty key store."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +17,9 @@ from fieldvault.cli.interrupts import between_steps
 from fieldvault.cli.opening import opened
 from fieldvault.cli.options import everywhere, named
 from fieldvault.cli.terminal import Listing, Terminal, counted
-from fieldvault.errors import FieldVaultError
+from fieldvault.errors import FieldVaultError, KMSError
 from fieldvault.keys.records import KeyInfo
+from fieldvault.kms.multi import MultiKMS
 from fieldvault.lifecycle.rewrap import Outcome, rewrap
 from fieldvault.vault import Vault
 
@@ -26,29 +29,35 @@ __all__ = ["rewrap_command"]
 @dataclass(slots=True)
 class _Tally:
     dry_run: bool
+    every: bool
     rewrapped: list[KeyInfo] = field(default_factory=list)
     due: list[KeyInfo] = field(default_factory=list)
     current: int = 0
     overtaken: int = 0
+    incomplete: list[tuple[KeyInfo, Mapping[str, KMSError]]] = field(default_factory=list)
+    absent: Mapping[str, str] = field(default_factory=dict)
     failed: dict[str, FieldVaultError] = field(default_factory=dict)
     interrupted: bool = False
 
-    def take(self, vault: Vault, tenant: str, *, every: bool) -> None:
+    def take(self, vault: Vault, tenant: str) -> None:
         """Rewrap a tenant's keys, and count what became of each."""
-        for key, outcome in rewrap(vault.kms, vault.key_store, tenant, dry_run=self.dry_run, every=every):
+        kms, store = vault.kms, vault.key_store
+        for key, outcome, missed in rewrap(kms, store, tenant, dry_run=self.dry_run, every=self.every):
             if outcome is Outcome.REWRAPPED:
                 self.rewrapped.append(key)
             elif outcome is Outcome.DUE:
                 self.due.append(key)
             elif outcome is Outcome.CURRENT:
                 self.current += 1
+            elif outcome is Outcome.INCOMPLETE:
+                self.incomplete.append((key, missed))
             else:
                 self.overtaken += 1
 
     def code(self) -> ExitCode:
         if self.interrupted:
             return ExitCode.INTERRUPTED
-        return ExitCode.PROBLEM if self.failed else ExitCode.OK
+        return ExitCode.PROBLEM if self.failed or self.incomplete else ExitCode.OK
 
     def document(self) -> dict[str, Any]:
         return {
@@ -57,10 +66,12 @@ class _Tally:
             "due": [key_document(key) for key in self.due],
             "current": self.current,
             "overtaken": self.overtaken,
-            "failed": [
-                {"tenant": name, "kind": type(error).__name__, "message": str(error)}
-                for name, error in self.failed.items()
+            "incomplete": [
+                {**key_document(key), "missed": {name: _told(error) for name, error in missed.items()}}
+                for key, missed in self.incomplete
             ],
+            "absent": dict(self.absent),
+            "failed": [{"tenant": name, **_told(error)} for name, error in self.failed.items()],
             "interrupted": self.interrupted,
         }
 
@@ -77,7 +88,32 @@ class _Tally:
         if self.overtaken:
             line += f" Another process was first with {counted(self.overtaken, 'key')}."
         lines.append(f"{line} Interrupted: the rest is as it was." if self.interrupted else line)
+        return [*lines, *self._left_out()]
+
+    def _left_out(self) -> list[RenderableType]:
+        """Of several KMSs, which took no part."""
+        lines: list[RenderableType] = []
+        if self.incomplete:
+            # One row a member: as a rule the reason is the same for all keys.
+            met = [each for _, missed in self.incomplete for each in missed.items()]
+            keys, first = Counter(name for name, _ in met), dict(reversed(met))
+            rows = [(name, str(keys[name]), str(why)) for name, why in first.items()]
+            again = "fieldvault rewrap --every" if self.every else "fieldvault rewrap"
+            lines.append(Listing(("LEFT OUT", "KEYS", "WHY, THE FIRST TIME"), rows))
+            lines.append(
+                f"Not by every KMS: {counted(len(self.incomplete), 'key')}; what those had wrapped before is "
+                f"as it was. Mend them, and run {again} again."
+            )
+        if self.absent:
+            lines.append(
+                f"Not at hand, and not asked: {', '.join(self.absent)}. Which keys have no part of it, "
+                "fieldvault doctor --wraps tells."
+            )
         return lines
+
+
+def _told(error: FieldVaultError) -> dict[str, str]:
+    return {"kind": type(error).__name__, "message": str(error)}
 
 
 @click.command("rewrap")
@@ -90,25 +126,28 @@ def rewrap_command(ctx: click.Context, tenant: str | None, dry_run: bool, every:
     """Wrap every data key anew, under the KMS's present root key.
 
     After a rotation of the root key, or when a KMS joins or leaves. No row is touched and nothing is
-    re-encrypted. Each new form is unwrapped, and the key compared with its key id, before it takes the old
-    one's place. The application may run meanwhile.
+    re-encrypted. Each new form is unwrapped, by each KMS that made a part of it, and the key compared with
+    its key id, before it takes the old one's place. The application may run meanwhile.
 
-    Goes on after a tenant that fails and names those at the end. Ctrl-C ends it after the tenant at work;
+    Goes on after a tenant that fails and names those at the end, and so each KMS of several that took no
+    part; with either it ends with 1. Ctrl-C ends it after the tenant at work;
     started again, it does what is left.
     """
     terminal = ctx.ensure_object(Terminal)
-    tally = _Tally(dry_run)
+    tally = _Tally(dry_run, every)
     with opened(terminal.config) as it:
+        if isinstance(it.vault.kms, MultiKMS):
+            tally.absent = it.vault.kms.absent
         if tenant is not None:
             require_tenant(it.vault.key_store, tenant)
-            tally.take(it.vault, tenant, every=every)
+            tally.take(it.vault, tenant)
         else:
-            _rewrap_all(terminal, it.vault, tally, every=every)
+            _rewrap_all(terminal, it.vault, tally)
     terminal.emit(tally.document(), *tally.lines())
     ctx.exit(tally.code())
 
 
-def _rewrap_all(terminal: Terminal, vault: Vault, tally: _Tally, *, every: bool) -> None:
+def _rewrap_all(terminal: Terminal, vault: Vault, tally: _Tally) -> None:
     names = list(vault.tenants())
     with terminal.progress("rewrapping", len(names)) as step, between_steps() as stop:
         for name in names:
@@ -116,7 +155,7 @@ def _rewrap_all(terminal: Terminal, vault: Vault, tally: _Tally, *, every: bool)
                 tally.interrupted = True
                 break
             try:
-                tally.take(vault, name, every=every)
+                tally.take(vault, name)
             except FieldVaultError as error:
                 tally.failed[name] = error
             step()

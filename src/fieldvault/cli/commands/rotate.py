@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import RenderableType
 
-from fieldvault.cli.census import Tenant, each_tenant
+from fieldvault.cli.census import Tenant, each_tenant, require_tenant
 from fieldvault.cli.commands.keys import key_document
 from fieldvault.cli.exits import ExitCode
 from fieldvault.cli.interrupts import between_steps
 from fieldvault.cli.opening import opened
-from fieldvault.cli.options import everywhere, named
+from fieldvault.cli.options import everywhere, instant, named
 from fieldvault.cli.terminal import Listing, Terminal
-from fieldvault.errors import FieldVaultError
-from fieldvault.keys.records import KeyInfo, KeyState
+from fieldvault.errors import FieldVaultError, KeyShredded
+from fieldvault.keys.records import KeyInfo
+from fieldvault.lifecycle.rotating import Outcome, rotate_key, rotate_subjects
 from fieldvault.vault import Vault
 
 __all__ = ["rotate"]
 
 
 @dataclass(slots=True)
-class _Outcome:
+class _Account:
+    """What was done; ``subjects`` counts their keys by what became of them, if they were asked for."""
+
     rotated: list[KeyInfo] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, FieldVaultError] = field(default_factory=dict)
+    subjects: Counter[Outcome] | None = None
     interrupted: bool = False
+    resume: str | None = None
 
     def code(self) -> ExitCode:
         if self.interrupted:
@@ -35,6 +44,7 @@ class _Outcome:
         return ExitCode.PROBLEM if self.failed else ExitCode.OK
 
     def document(self) -> dict[str, Any]:
+        subjects = self.subjects
         return {
             "rotated": [key_document(key) for key in self.rotated],
             "skipped": [{"tenant": name, "why": why} for name, why in self.skipped.items()],
@@ -42,8 +52,27 @@ class _Outcome:
                 {"tenant": name, "kind": type(error).__name__, "message": str(error)}
                 for name, error in self.failed.items()
             ],
+            "subjects": None if subjects is None else {each.value: subjects[each] for each in Outcome},
             "interrupted": self.interrupted,
+            "resume": self.resume,
         }
+
+    def lines(self) -> list[RenderableType]:
+        lines: list[RenderableType] = []
+        if self.failed:
+            lines.append(Listing(("FAILED", "WHY"), [(name, str(why)) for name, why in self.failed.items()]))
+        # Whom a run before this one saw to is of no interest.
+        skipped = [(name, why) for name, why in self.skipped.items() if why != Outcome.NEWER.value]
+        if skipped:
+            lines.append(Listing(("SKIPPED", "WHY"), skipped))
+        counts = f"Rotated {len(self.rotated)}, failed {len(self.failed)}, skipped {len(self.skipped)}."
+        if self.subjects is not None:
+            done = ", ".join(f"{each.value} {self.subjects[each]}" for each in Outcome if self.subjects[each])
+            counts += f" Subjects: {done or 'none'}."
+        lines.append(f"{counts} Interrupted: the rest is as it was." if self.interrupted else counts)
+        if self.resume is not None:
+            lines.append(f"What is left: {self.resume}")
+        return lines
 
 
 @click.command()
@@ -53,30 +82,55 @@ class _Outcome:
     "--subject", metavar="NAME", callback=named("subject"), help="Rotate this subject's key instead."
 )
 @click.option("--all", "everyone", is_flag=True, help="Rotate every tenant's data key.")
+@click.option("--subjects", is_flag=True, help="Also the keys of all subjects of TENANT, or of all tenants.")
+@click.option(
+    "--made-before",
+    metavar="TIME",
+    callback=instant,
+    help="Only keys made before this time, such as 2026-01-31T18:00Z; UTC where it names no zone.",
+)
 @click.pass_context
-def rotate(ctx: click.Context, tenant: str | None, subject: str | None, everyone: bool) -> None:
+def rotate(
+    ctx: click.Context,
+    *,
+    tenant: str | None,
+    subject: str | None,
+    everyone: bool,
+    subjects: bool,
+    made_before: datetime | None,
+) -> None:
     """Give TENANT, or all, a new data key.
 
     The old key is retired: it still opens what it sealed, and nothing is re-encrypted. Other processes
     take up the new key within their lease.
 
-    --all goes on after a tenant that fails and names those at the end; it passes over tenants that are
-    shredded, whose data key is suspended, or that have none. Ctrl-C ends it after the tenant at work; what is
-    rotated stays rotated, and it may simply be started again.
+    --all and --subjects go on after a tenant that fails and name those at the end; they pass over who is
+    shredded, whose data key is suspended, or who has none. Ctrl-C ends them after the key at work; what is
+    rotated stays rotated, and the answer has the command that does the rest.
     """
     if everyone == (tenant is not None):
         raise click.UsageError("name one TENANT, or say --all")
-    if everyone and subject is not None:
-        raise click.UsageError("--subject goes with a TENANT, not with --all")
+    if subject is not None and (everyone or subjects):
+        raise click.UsageError("--subject goes with a TENANT, not with --all or --subjects")
+    if made_before is not None and not (everyone or subjects):
+        raise click.UsageError("--made-before goes with --all or --subjects")
     terminal = ctx.ensure_object(Terminal)
     with opened(terminal.config) as it:
-        if tenant is not None:
+        if tenant is not None and not subjects:
             key = it.vault.rotate(tenant, subject)
-            terminal.emit(_Outcome([key]).document(), _line(key))
+            terminal.emit(_Account([key]).document(), _line(key))
             return
-        outcome = _rotate_all(terminal, it.vault)
-    terminal.emit(outcome.document(), *_summary(outcome))
-    ctx.exit(outcome.code())
+        began = made_before or datetime.now(UTC)
+        account = _Account(subjects=Counter() if subjects else None)
+        _rotate_many(terminal, it.vault, _whom(it.vault, tenant), account, made_before)
+    if account.interrupted or account.failed:
+        words = ["fieldvault", "rotate", "--all" if tenant is None else tenant]
+        words += ["--subjects"] if subjects else []
+        words += ["--made-before", began.isoformat()]
+        words += [] if terminal.config == Path("fieldvault.toml") else ["--config", str(terminal.config)]
+        account.resume = shlex.join(words)
+    terminal.emit(account.document(), *account.lines())
+    ctx.exit(account.code())
 
 
 def _line(key: KeyInfo) -> str:
@@ -86,41 +140,50 @@ def _line(key: KeyInfo) -> str:
     return f"{done}: version {key.version}, key {key.key_id.hex()}"
 
 
-def _rotate_all(terminal: Terminal, vault: Vault) -> _Outcome:
-    everyone = list(each_tenant(vault.key_store))
-    outcome = _Outcome()
-    with terminal.progress("rotating", len(everyone)) as step, between_steps() as stop:
-        for tenant in everyone:
+def _whom(vault: Vault, tenant: str | None) -> list[Tenant]:
+    if tenant is None:
+        return list(each_tenant(vault.key_store))
+    require_tenant(vault.key_store, tenant)
+    (found,) = each_tenant(vault.key_store, [tenant])
+    if found.shredded:
+        raise KeyShredded.of_scope(tenant, None)
+    return [found]
+
+
+def _rotate_many(
+    terminal: Terminal, vault: Vault, tenants: list[Tenant], account: _Account, before: datetime | None
+) -> None:
+    # How many subjects there are nobody knows before they are listed.
+    total = len(tenants) if account.subjects is None else None
+    with terminal.progress("rotating", total) as step, between_steps() as stop:
+        for tenant in tenants:
             if stop():
-                outcome.interrupted = True
-                break
-            why = _why_not(tenant)
-            if why is not None:
-                outcome.skipped[tenant.name] = why
-            else:
-                try:
-                    outcome.rotated.append(vault.rotate(tenant.name))
-                except FieldVaultError as error:
-                    outcome.failed[tenant.name] = error
-            step()
-    return outcome
+                account.interrupted = True
+                return
+            try:
+                _rotate_own(vault, tenant, account, before)
+                step()
+                if account.subjects is None or tenant.shredded:
+                    continue
+                for done in rotate_subjects(vault.ring, tenant.name, before=before):
+                    account.subjects[done.outcome] += 1
+                    step()
+                    if stop():
+                        account.interrupted = True
+                        return
+            except FieldVaultError as error:
+                account.failed[tenant.name] = error
 
 
-def _why_not(tenant: Tenant) -> str | None:
+def _rotate_own(vault: Vault, tenant: Tenant, account: _Account, before: datetime | None) -> None:
     if tenant.shredded:
-        return "shredded"
-    if tenant.data_key is None:
-        return "has no data key"
-    # To rotate would let the tenant seal again, which whoever suspended the key did not want.
-    return "suspended" if tenant.data_key.state is KeyState.SUSPENDED else None
-
-
-def _summary(outcome: _Outcome) -> list[RenderableType]:
-    lines: list[RenderableType] = []
-    if outcome.failed:
-        lines.append(Listing(("FAILED", "WHY"), [(name, str(why)) for name, why in outcome.failed.items()]))
-    if outcome.skipped:
-        lines.append(Listing(("SKIPPED", "WHY"), list(outcome.skipped.items())))
-    counts = f"Rotated {len(outcome.rotated)}, failed {len(outcome.failed)}, skipped {len(outcome.skipped)}."
-    lines.append(f"{counts} Interrupted: the rest is as it was." if outcome.interrupted else counts)
-    return lines
+        why = Outcome.SHREDDED.value
+    elif tenant.data_key is None:
+        why = "has no data key"
+    else:
+        done = rotate_key(vault.ring, tenant.data_key, before=before)
+        if done.outcome is Outcome.ROTATED:
+            account.rotated.append(done.key)
+            return
+        why = done.outcome.value
+    account.skipped[tenant.name] = why

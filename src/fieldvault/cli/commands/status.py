@@ -11,10 +11,13 @@ from fieldvault.cli.census import Census
 from fieldvault.cli.opening import Opened, opened
 from fieldvault.cli.options import everywhere
 from fieldvault.cli.terminal import Listing, Terminal, moment
+from fieldvault.cli.underway import next_step, rotation_document, rotations_under_way
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.records import KeyState
 
 __all__ = ["status"]
+
+_ROTATIONS = 10
 
 
 @click.command()
@@ -29,6 +32,7 @@ def status(terminal: Terminal) -> None:
     with opened(terminal.config) as it:
         kms, store = it.vault.kms.check(), it.vault.key_store.check()
         census = _census(terminal, it)
+        rotations = list(rotations_under_way(it.vault.key_store, census.index_keys))
     now = datetime.now(UTC)
     document = {
         "config": str(terminal.config),
@@ -40,6 +44,7 @@ def status(terminal: Terminal) -> None:
         "shredded_subjects": census.shredded_subjects,
         "keys": {state.value: census.keys[state] for state in KeyState},
         "oldest_active_key": None if census.oldest_active is None else census.oldest_active.isoformat(),
+        "index_rotations": [rotation_document(rotation) for rotation in rotations],
         "cache": {
             "max_keys": it.cache.max_keys,
             "ttl": it.cache.ttl,
@@ -61,7 +66,13 @@ def status(terminal: Terminal) -> None:
         ("Oldest active key", _age(census.oldest_active, now)),
         ("Cache", _cache(it.cache)),
         ("Rotation", _rotation(it.rotation)),
+        *[
+            ("Index rotation", f"{rotation.active.tenant}: {next_step(rotation)}")
+            for rotation in rotations[:_ROTATIONS]
+        ],
     ]
+    if len(rotations) > _ROTATIONS:
+        rows.append(("Index rotation", f"and {len(rotations) - _ROTATIONS} more; --json lists them all"))
     terminal.emit(document, Listing(("", ""), [(Text(name, style="bold"), value) for name, value in rows]))
 
 
