@@ -5,18 +5,36 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
+import nacl.exceptions as vendor
 from nacl.encoding import HexEncoder
-from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from fieldvault.context import encode_context
-from fieldvault.errors import ConfigurationError, KMSDenied, KMSError, KMSKeyDisabled
+from fieldvault.errors import ConfigurationError, FieldVaultError, KMSDenied, KMSError, KMSKeyDisabled
 from fieldvault.keys.protocols import WrappedKey
 from fieldvault.settings import Section
 
-__all__ = ["RecoveryKMS"]
+__all__ = ["MEANING", "RecoveryKMS"]
+
+MEANING: Mapping[type[Exception], type[FieldVaultError]] = MappingProxyType(
+    {
+        vendor.CryptoError: KMSError,
+        vendor.BadSignatureError: KMSError,
+        vendor.InvalidkeyError: KMSError,
+        vendor.CryptPrefixError: KMSError,
+        # A box of an impossible size, or none at all: it was changed.
+        vendor.ValueError: KMSError,
+        vendor.TypeError: KMSError,
+        vendor.AssertionError: KMSError,
+        vendor.RuntimeError: KMSError,
+        # The library was built without what this needs.
+        vendor.UnavailableError: ConfigurationError,
+    }
+)
+"""What each exception of the vendor's library is told as; the kit sees that none is missing."""
 
 _VERSION = b"\x01"
 _KEY_SIZE = 32
@@ -90,13 +108,14 @@ class RecoveryKMS:
             if prefix[:1] == _VERSION and len(prefix) == len(self._prefix):
                 raise KMSKeyDisabled(f"wrapped under the recovery key {prefix[1:].hex()}, which this is not")
             raise KMSError("not a key that a recovery key wrapped")
+        told: type[FieldVaultError] = KMSError
         try:
             opened = self._opener.decrypt(box)
-        except (CryptoError, ValueError, TypeError):
-            opened = b""
+        except tuple(MEANING) as error:
+            opened, told = b"", MEANING.get(type(error), KMSError)
         # Raised here, and not above, so that no error carries the vendor's with it.
         if not opened or opened[_KEY_SIZE:] != encode_context(context):
-            raise KMSError("the wrapped key was changed, or wrapped for another key, tenant or purpose")
+            raise told("the wrapped key was changed, or wrapped for another key, tenant or purpose")
         return opened[:_KEY_SIZE]
 
     def unwrap_many(self, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:

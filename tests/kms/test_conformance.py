@@ -1,6 +1,6 @@
 """The KMS of the house keeps every promise of the public kit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from fieldvault.keys.protocols import KMS
 from fieldvault.kms import LocalKMS
 from fieldvault.testing import KMSConformance
+from fieldvault.testing.vendors import VendorError
 
 
 class TestLocalKMS(KMSConformance):
@@ -18,6 +19,11 @@ class TestLocalKMS(KMSConformance):
     def open_kms(self, root_file: Path, passphrase: str | None) -> Callable[[], KMS]:
         """Another reader of the same file."""
         return lambda: LocalKMS(root_file, passphrase)
+
+    @pytest.fixture
+    def vendor_errors(self) -> Collection[VendorError]:
+        """It is its own vendor."""
+        return ()
 
     @pytest.fixture
     def stranger(self, tmp_path: Path) -> KMS:

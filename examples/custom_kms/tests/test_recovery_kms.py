@@ -1,17 +1,19 @@
 """The recovery key keeps every promise of the public kit, and some of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
+import nacl.exceptions
 import pytest
-from recovery_kms import RecoveryKMS
+from recovery_kms import MEANING, RecoveryKMS
 
 from fieldvault.errors import ConfigurationError, KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
 from fieldvault.keys.protocols import KMS
 from fieldvault.kms import LocalKMS, MultiKMS
 from fieldvault.testing import KMSConformance
 from fieldvault.testing.fakes import FaultyKMS
+from fieldvault.testing.vendors import Meaning, VendorError, exceptions_of
 
 KEY, CONTEXT = bytes(range(32)), {"tenant": "acme"}
 
@@ -31,6 +33,17 @@ class TestRecoveryKMS(KMSConformance):
     def open_kms(self, files: tuple[Path, Path]) -> Callable[[], KMS]:
         """Another reader of the same files."""
         return partial(RecoveryKMS, *files)
+
+    @pytest.fixture
+    def vendor_errors(self) -> Collection[VendorError]:
+        """PyNaCl's, as it is installed."""
+        return exceptions_of(nacl.exceptions)
+
+    @pytest.fixture
+    def meaning_of(self) -> Meaning:
+        """The table."""
+        table: Meaning = MEANING.__getitem__
+        return table
 
     @pytest.fixture
     def stranger(self, tmp_path: Path) -> KMS:

@@ -10,25 +10,39 @@ from contextlib import AbstractContextManager, closing
 
 import pytest
 
+from fieldvault.errors import ConfigurationError, DecryptionError, FieldVaultError, KMSError
 from fieldvault.keys.protocols import KMS
 from fieldvault.testing.promises.kms.outages import OutagePromises
+from fieldvault.testing.promises.kms.rewrapping import RewrappingPromises
 from fieldvault.testing.promises.kms.root_keys import RootKeyPromises
 from fieldvault.testing.promises.kms.samples import TellsNothing
 from fieldvault.testing.promises.kms.secrecy import SecrecyPromises
 from fieldvault.testing.promises.kms.sharing import SharingPromises
 from fieldvault.testing.promises.kms.wrapping import WrappingPromises
+from fieldvault.testing.promises.mapping import MappingPromises
 from fieldvault.testing.samples import told_by
 
 __all__ = ["KMSConformance"]
 
 
-class KMSConformance(WrappingPromises, RootKeyPromises, OutagePromises, SharingPromises, SecrecyPromises):
+class KMSConformance(
+    WrappingPromises,
+    RewrappingPromises,
+    RootKeyPromises,
+    OutagePromises,
+    MappingPromises,
+    SharingPromises,
+    SecrecyPromises,
+):
     """Every promise of the ``KMS`` protocol, as a test.
 
-    A subclass overrides the fixture ``open_kms``, and of the others those that it can bring about; a test
-    whose fixture is not overridden is skipped, and says so. What no kit can test: that each error of the
-    vendor's library is mapped.
+    A subclass overrides the fixtures ``open_kms`` and ``vendor_errors`` (with ``meaning_of``, unless that is
+    empty), and of the others those that it can bring about; a test whose fixture is not overridden is
+    skipped, and says so.
     """
+
+    meanings: tuple[type[FieldVaultError], ...] = (KMSError, DecryptionError, ConfigurationError)
+    """What an error of the vendor's may be told as: one of these, or of their subclasses."""
 
     # -- to override ----------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ def test_the_application_needs_these_actions_and_no_others(
     root_key: RootKey, moto_server: MotoServer, user: User, allow: Any
 ) -> None:
     """With them it does all its work, and nothing of the operator's; without one of them it does not."""
-    application, operator = _policies()
+    application, _, operator = _policies()
     assert application["Statement"][0]["Condition"] == {"Null": {"kms:EncryptionContext:purpose": "false"}}
     assert "purpose" in CONTEXT
     shared = {"purpose": "check"}
@@ -89,6 +89,27 @@ def test_the_application_needs_these_actions_and_no_others(
         tenant = missing.partition(":")[2].lower()
         with moto_server.enforcing(), pytest.raises(KMSDenied):
             _make_and_delete(kms, tenant)
+
+
+def test_who_rewraps_needs_these_actions_and_no_others(
+    root_key: RootKey, moto_server: MotoServer, user: User, allow: Any
+) -> None:
+    """The application's right to encrypt is not among them."""
+    _, rewrapping, _ = _policies()
+    assert rewrapping["Statement"][0]["Condition"] == {"Null": {"kms:EncryptionContext:purpose": "false"}}
+    client = moto_server.client("kms", aws_access_key_id=user.access_key, aws_secret_access_key=user.secret)
+    kms, wrapped = AWSKMS(root_key.alias, client), root_key.open().wrap(KEY, context=CONTEXT)
+    allow(rewrapping)
+    with moto_server.enforcing():
+        assert kms.is_current(wrapped, context=CONTEXT)
+        assert kms.unwrap(kms.rewrap(wrapped, context=CONTEXT), context=CONTEXT) == KEY
+        with pytest.raises(KMSDenied):
+            kms.wrap(KEY, context=CONTEXT)
+    for missing in rewrapping["Statement"][0]["Action"]:
+        left = [each for each in rewrapping["Statement"][0]["Action"] if each != missing]
+        allow({**rewrapping, "Statement": [{"Action": left}]})
+        with moto_server.enforcing(), pytest.raises(KMSDenied):
+            kms.unwrap(kms.rewrap(wrapped, context=CONTEXT), context=CONTEXT)
 
 
 def _make_and_delete(kms: AWSKMS, tenant: str) -> None:

@@ -1,6 +1,6 @@
 """Several KMSs together keep every promise of one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,43 @@ from fieldvault.keys.protocols import KMS
 from fieldvault.kms import LocalKMS, MultiKMS
 from fieldvault.testing import KMSConformance
 from fieldvault.testing.fakes import FaultyKMS
+from fieldvault.testing.vendors import VendorError
+
+
+class _Member(FaultyKMS):
+    """A fake that can tell what is current: a root key of one version has whatever it opens."""
+
+    def is_current(self, wrapped: bytes, *, context: Mapping[str, str]) -> bool:
+        """See ``Rewrapping.is_current``."""
+        return bool(self.unwrap(wrapped, context=context))
+
+    def rewrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
+        """See ``Rewrapping.rewrap``."""
+        return self.wrap(self.unwrap(wrapped, context=context), context=context)
 
 
 class TestMultiKMS(KMSConformance):
     """Two members, and a third that is not at hand."""
 
     @pytest.fixture
+    def east(self, tmp_path: Path) -> FaultyKMS:
+        """The member that is preferred."""
+        return _Member(LocalKMS.create(tmp_path / "east.keys"))
+
+    @pytest.fixture
+    def west(self, tmp_path: Path) -> FaultyKMS:
+        """The other one."""
+        return _Member(LocalKMS.create(tmp_path / "west.keys"))
+
+    @pytest.fixture
     def open_kms(self, east: FaultyKMS, west: FaultyKMS) -> Callable[[], KMS]:
         """The same members once more."""
         return lambda: MultiKMS({"east": east, "west": west, "recovery": None}, cooldown=0.05)
+
+    @pytest.fixture
+    def vendor_errors(self) -> Collection[VendorError]:
+        """Those are the members' affair."""
+        return ()
 
     @pytest.fixture
     def stranger(self, tmp_path: Path) -> KMS:

@@ -1,16 +1,19 @@
 """A token keeps every promise of the public kit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import partial
 from typing import Any
 
+import pkcs11.exceptions
 import pytest
 from pkcs11 import Attribute
 
 from fieldvault.keys.protocols import KMS
 from fieldvault.kms import PKCS11KMS
+from fieldvault.kms.pkcs11.meaning import MEANINGS
 from fieldvault.testing import KMSConformance
+from fieldvault.testing.vendors import Meaning, VendorError, exceptions_of
 from tests.kms.pkcs11.conftest import Opening
 from tests.servers.softhsm import PIN, SoftHSM
 
@@ -40,6 +43,16 @@ class TestPKCS11KMS(KMSConformance):
     def secrets(self) -> Sequence[str]:
         """The PIN."""
         return (PIN,)
+
+    @pytest.fixture
+    def vendor_errors(self) -> Collection[VendorError]:
+        """Those of python-pkcs11."""
+        return exceptions_of(pkcs11.exceptions)
+
+    @pytest.fixture
+    def meaning_of(self) -> Meaning:
+        """The table that answers go by."""
+        return MEANINGS.__getitem__  # type: ignore[return-value]  # a code is no key of it
 
     @pytest.fixture
     def open_unknown(self, opening: Opening) -> Callable[[], KMS]:

@@ -1,13 +1,17 @@
 """``TransitKMS`` on a real OpenBao keeps every promise of the public kit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
+import hvac
 import pytest
+import requests.exceptions
 
 from fieldvault.keys.protocols import KMS
 from fieldvault.kms import TransitKMS
+from fieldvault.kms.transit.mapping import MEANING
 from fieldvault.testing import KMSConformance
+from fieldvault.testing.vendors import Meaning, VendorError, exceptions_of
 from tests.kms.transit.conftest import Tenancy
 
 
@@ -29,6 +33,16 @@ class TestTransitKMS(KMSConformance):
     def secrets(self, token: str) -> Sequence[str]:
         """The token."""
         return [token]
+
+    @pytest.fixture
+    def vendor_errors(self) -> Collection[VendorError]:
+        """The client's exceptions, and those of what it asks through."""
+        return exceptions_of(hvac, requests.exceptions)
+
+    @pytest.fixture
+    def meaning_of(self) -> Meaning:
+        """The table that calls go by."""
+        return MEANING.__getitem__  # type: ignore[return-value]  # a code is no key of it
 
     @pytest.fixture
     def stranger(self, tenancy: Tenancy) -> KMS:

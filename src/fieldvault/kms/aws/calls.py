@@ -9,8 +9,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from fieldvault.aws.clients import Clients
+from fieldvault.aws.faults import STILL_EXPIRED
 from fieldvault.errors import KMSError
-from fieldvault.kms.aws.failures import failure
+from fieldvault.kms.aws.failures import WrongRootKey, failure
 from fieldvault.secret import KEY_SIZE
 
 __all__ = ["MAX_CONTEXT_SIZE", "Calls", "Wrapped", "fits"]
@@ -24,7 +25,7 @@ _MALFORMED = (ResponseParserError, ValueError, KeyError, TypeError, AttributeErr
 
 
 class Wrapped(NamedTuple):
-    """What Encrypt answered: the blob, and the ARN of the key that made it."""
+    """What Encrypt or ReEncrypt answered: the blob, and the ARN of the key that made it."""
 
     blob: bytes
     key: str
@@ -45,15 +46,31 @@ class Calls:
         answer = self.ask(
             "encrypt", KeyId=key_name, Plaintext=key, EncryptionContext=dict(context), **self._grants
         )
-        blob, made_by = answer.get("CiphertextBlob"), answer.get("KeyId")
-        if isinstance(blob, bytes) and blob and isinstance(made_by, str):
-            return Wrapped(blob, made_by)
-        raise KMSError("AWS KMS gave an answer that makes no sense: no wrapped key")
+        return _wrapped(answer)
+
+    def re_encrypt(
+        self, source: str, destination: str, wrapped: bytes, context: Mapping[str, str]
+    ) -> Wrapped:
+        """Have what one root key encrypted, and no other, encrypted by another or itself; nobody sees it."""
+        _look_over(wrapped, context)
+        answer = self.ask(
+            "re_encrypt",
+            CiphertextBlob=wrapped,
+            SourceKeyId=source,
+            SourceEncryptionContext=dict(context),
+            DestinationKeyId=destination,
+            DestinationEncryptionContext=dict(context),
+            **self._grants,
+        )
+        made = _wrapped(answer)
+        # AWS KMS keeps to the source that is named. One that went by the blob alone would open a stranger's.
+        if source == destination and _id(answer.get("SourceKeyId")) != _id(made.key):
+            raise WrongRootKey("another root key wrapped this")
+        return made
 
     def decrypt(self, key_name: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
         """Decrypt what this root key encrypted, and no other."""
-        if not 0 < len(wrapped) <= _MAX_WRAPPED_SIZE or not fits(context):
-            raise KMSError("not a key that AWS KMS wrapped, or not in this context")
+        _look_over(wrapped, context)
         answer = self.ask(
             "decrypt", KeyId=key_name, CiphertextBlob=wrapped, EncryptionContext=dict(context), **self._grants
         )
@@ -70,7 +87,7 @@ class Calls:
         """
         try:
             answer: Mapping[str, Any] = getattr(self._clients.get(), operation)(**parameters)
-        except (BotoCoreError, ClientError, *_MALFORMED) as error:
+        except (BotoCoreError, ClientError, STILL_EXPIRED, *_MALFORMED) as error:
             told = failure(error)
         else:
             return answer
@@ -81,3 +98,20 @@ def fits(context: Mapping[str, str]) -> bool:
     """Whether AWS KMS takes a context of this size."""
     size = sum(len(name.encode()) + len(value.encode()) for name, value in context.items())
     return size <= MAX_CONTEXT_SIZE
+
+
+def _look_over(wrapped: bytes, context: Mapping[str, str]) -> None:
+    if not 0 < len(wrapped) <= _MAX_WRAPPED_SIZE or not fits(context):
+        raise KMSError("not a key that AWS KMS wrapped, or not in this context")
+
+
+def _wrapped(answer: Mapping[str, Any]) -> Wrapped:
+    blob, made_by = answer.get("CiphertextBlob"), answer.get("KeyId")
+    if isinstance(blob, bytes) and blob and isinstance(made_by, str):
+        return Wrapped(blob, made_by)
+    raise KMSError("AWS KMS gave an answer that makes no sense: no wrapped key")
+
+
+def _id(arn: object) -> str:
+    """The key id of an ARN, which the replicas of a multi-region key share."""
+    return str(arn).rpartition("/")[2]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from fieldvault.aws.clients import ClientOptions, Clients
 from fieldvault.aws.workers import Workers
 from fieldvault.errors import ConfigurationError, KMSError, KMSUnavailable
-from fieldvault.keys.protocols import WrappedKey
+from fieldvault.keys.protocols import NotAsked, WrappedKey
 from fieldvault.kms.aws.calls import MAX_CONTEXT_SIZE, Calls, fits
 from fieldvault.kms.aws.failures import Unreachable, WrongRootKey
 from fieldvault.kms.aws.logs import silence_key_material
@@ -117,29 +117,20 @@ class AWSKMS:
             KMSKeyDisabled: the root key is disabled, scheduled for deletion, or not there.
             KMSError: changed, another context, another root key.
         """
-        told: KMSError | None = None
-        for name in (self._name(context), *self._previous):
-            try:
-                return self._calls.decrypt(name, wrapped, context)
-            except KMSUnavailable:
-                raise
-            except KMSError as error:
-                # What a key says that may have wrapped it tells more than that another one did not.
-                if told is None or isinstance(told, WrongRootKey):
-                    told = error
-        raise told or KMSError("no root key to ask")
+        names = (self._name(context), *self._previous)
+        return _with_its_key(names, lambda name: self._calls.decrypt(name, wrapped, context))
 
     def unwrap_many(self, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:
         """Each item's key, or the error that it met; ``parallel`` calls at a time.
 
-        Once AWS KMS is unreachable, the items that were not asked for yet are not: each would wait for its
-        own time limit.
+        Once AWS KMS is unreachable, the items that were not asked for yet are ``NotAsked``: each would wait
+        for its own time limit.
         """
         unreachable: list[KMSError] = []
 
         def ask(item: WrappedKey) -> bytes | KMSError:
             if unreachable:
-                return Unreachable(str(unreachable[0]))
+                return NotAsked(str(unreachable[0]))
             try:
                 return self.unwrap(item.wrapped, context=item.context)
             except Unreachable as error:
@@ -149,6 +140,43 @@ class AWSKMS:
                 return error
 
         return self._workers.map(ask, items)
+
+    def is_current(self, wrapped: bytes, *, context: Mapping[str, str]) -> bool:
+        """Whether the root key that wraps in this context now wrapped it, and opens it.
+
+        A wrapped key does not tell which root key made it, so Decrypt is asked, naming this one. The version
+        of that key's material does not matter: AWS KMS keeps them all, and none can be taken away.
+
+        Raises:
+            KMSUnavailable: unreachable, timed out, throttled.
+        """
+        try:
+            self._calls.decrypt(self._name(context), wrapped, context)
+        except KMSUnavailable:
+            raise
+        except KMSError:
+            return False
+        return True
+
+    def rewrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
+        """The same key, wrapped by the root key that wraps in this context now; raises as ``unwrap``.
+
+        Inside AWS KMS, by ReEncrypt. Where that is refused, to this caller or by a server that has none, the
+        key is unwrapped and wrapped again.
+        """
+        present = self._name(context)
+        try:
+            # Mostly it was a previous one, else there were nothing to do.
+            return _with_its_key(
+                (*self._previous, present),
+                lambda name: self._calls.re_encrypt(name, present, wrapped, context).blob,
+            )
+        except KMSUnavailable:
+            raise
+        except KMSError:
+            # Whatever it was, the calls below tell it as those of any unwrap and wrap.
+            pass
+        return self.wrap(self.unwrap(wrapped, context=context), context=context)
 
     def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
         """The root key that wraps in this context.
@@ -191,3 +219,18 @@ class AWSKMS:
     def _name(self, context: Mapping[str, str]) -> str:
         tenant = context.get("tenant")
         return self._key if self._aliases is None or tenant is None else self._aliases.of(tenant)
+
+
+def _with_its_key(names: Sequence[str], ask: Callable[[str], bytes]) -> bytes:
+    """What is answered for the root key that wrapped it, one of these."""
+    told: KMSError | None = None
+    for name in names:
+        try:
+            return ask(name)
+        except KMSUnavailable:
+            raise
+        except KMSError as error:
+            # What a key says that may have wrapped it tells more than that another one did not.
+            if told is None or isinstance(told, WrongRootKey):
+                told = error
+    raise told or KMSError("no root key to ask")

@@ -28,6 +28,9 @@ _OTHER_CONTEXTS: Mapping[str, Mapping[str, str]] = {
     "names and values exchanged": {value: name for name, value in CONTEXT.items()},
     "values moved between names": {**CONTEXT, "purpose": "acme", "tenant": "data"},
     "letters moved between values": {**CONTEXT, "purpose": "dat", "tenant": "aacme"},
+    "a name within a value": {"key_id": "00" * 16, "purpose": "datatenantacme"},
+    "a name behind separators": {"key_id": "00" * 16, "purpose": "data,tenant=acme"},
+    "a name behind quotes": {"key_id": "00" * 16, "purpose": 'data", "tenant": "acme'},
     "nothing": {},
 }
 

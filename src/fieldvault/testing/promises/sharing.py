@@ -1,0 +1,54 @@
+"""One key store object used by the children of a fork, and what it shows of itself."""
+# ruff: noqa: S101 - assertions are the point
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+
+from fieldvault.keys.protocols import KeyStore
+from fieldvault.keys.records import KeyRecord
+from fieldvault.testing.samples import acme, first_key, in_a_fork, successor
+
+__all__ = ["SharingPromises"]
+
+_FORKS = 3
+
+
+class SharingPromises:
+    """Forked children, and secrecy."""
+
+    def test_a_forked_child_is_served_and_so_is_its_parent(self, store: KeyStore) -> None:
+        """By the object that was opened before the fork, which the two share from then on."""
+        _needs_fork()
+        key = first_key(store, acme())
+        for turn in range(_FORKS):
+            in_a_fork(partial(_child, store, key, f"of child {turn}"))
+            assert store.fetch([key.key_id]).records == {key.key_id: key}
+            first_key(store, acme(f"of the parent {turn}"))
+        successor(store, key)
+
+    def test_nothing_that_is_shown_holds_a_secret(
+        self, store: KeyStore, secrets: Sequence[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The object itself, what its check says, and what is logged while it works."""
+        with caplog.at_level(logging.INFO):
+            successor(store, first_key(store, acme()))
+            shown = [repr(store), str(store), store.check()]
+        for text in (*shown, caplog.text):
+            assert not any(secret in text for secret in secrets)
+
+
+def _child(store: KeyStore, key: KeyRecord, subject: str) -> None:
+    assert store.fetch([key.key_id]).records == {key.key_id: key}
+    first_key(store, acme(subject))
+    store.close()
+
+
+def _needs_fork() -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("this operating system does not fork")
