@@ -1,7 +1,7 @@
 # Everything here sets itself up: a Python of 3.11 or later with venv, and make, are all it takes.
 #
 #   make demo     a shop of two tenants, encrypted, rotated and shredded before your eyes
-#   make test     lint, types, import contracts, and all tests, on SQLAlchemy 2.1 and 2.0 side by side
+#   make test     lint, types, import contracts, and all tests, on SQLAlchemy 2.1 and 2.0; three runs side by side
 #   make coverage the tests on SQLAlchemy 2.1, and which lines they leave out
 #   make bench    the budgets, measured beside the peers
 #   make format   rewrite the sources as `make lint` wants them
@@ -15,34 +15,44 @@ VENV_SA20  := .venv-sa20
 VENV_BENCH := .venv-bench
 BIN        := $(VENV)/bin
 
+# The pinned files are complete, which `pip check` proves, so that nothing has to be resolved again.
 PIP     := -m pip --disable-pip-version-check --quiet
-INSTALL := $(PIP) install --require-hashes --requirement
+INSTALL := $(PIP) install --no-deps --no-compile --require-hashes --requirement
 PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 
 # The tests whose subject meets SQLAlchemy, and so are run on both releases.
 SQLALCHEMY_TESTS := tests/sqlalchemy tests/keystores/sql tests/keystores/test_conformance.py tests/lifecycle \
 	$(foreach page,alembic quickstart search,'tests/docs/test_pages.py::test_the_code_of_a_page_works[docs/$(page).md]')
 
-# Those that do not care are run once: these beside the release that has less to do.
+# Those that do not care are run once: these in a run of their own, as they mostly wait for servers.
 NEUTRAL_TESTS := $(addprefix tests/,aws benchmarks cli examples kms telemetry testing)
 
-.PHONY: demo test test-2.1 test-2.0 coverage lint format bench lock clean
+# What each run says of the real parts.
+PARTS := build/real-parts
+
+.PHONY: demo test test-2.1 test-2.0 test-neutral coverage lint format bench lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/demo.py
 
-# Both at once, each shown when it has ended.
+# All at once, each shown when it has ended; then what they talked to, all together.
 test: lint $(VENV_SA20)/.dev
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-2.1 test-2.0
+	@rm -rf $(PARTS)
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target test-2.1 test-2.0 test-neutral; \
+		ended=$$?; $(BIN)/python -m tests.servers.closing $(PARTS)/test-*; exit $$ended
 
 test-2.1:
 	@echo "== tests, SQLAlchemy 2.1"
-	@$(BIN)/python -m pytest --quiet $(addprefix --ignore=,$(NEUTRAL_TESTS))
+	@$(BIN)/python -m pytest --quiet --save-parts=$(PARTS)/$@ $(addprefix --ignore=,$(NEUTRAL_TESTS))
 
 test-2.0:
 	@echo "== tests, SQLAlchemy 2.0"
-	@$(VENV_SA20)/bin/python -m pytest --quiet $(SQLALCHEMY_TESTS) $(NEUTRAL_TESTS)
+	@$(VENV_SA20)/bin/python -m pytest --quiet --save-parts=$(PARTS)/$@ $(SQLALCHEMY_TESTS)
+
+test-neutral:
+	@echo "== tests that do not care which SQLAlchemy it is"
+	@$(BIN)/python -m pytest --quiet --save-parts=$(PARTS)/$@ $(NEUTRAL_TESTS)
 
 lint: $(VENV)/.dev
 	@echo "== lint"
@@ -74,19 +84,22 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
 	@echo "== installing the tests' needs into $(VENV)"
 	@$(BIN)/python $(INSTALL) requirements/dev.txt
+	@$(BIN)/python $(PIP) check
 	@touch $@
 
 $(VENV_SA20)/.dev: requirements/dev.txt requirements/sqlalchemy-2.0.txt pyproject.toml | $(VENV_SA20)/bin/python
 	@echo "== installing into $(VENV_SA20)"
 	@$(VENV_SA20)/bin/python $(INSTALL) requirements/dev.txt
-	@$(VENV_SA20)/bin/python $(INSTALL) requirements/sqlalchemy-2.0.txt --no-deps
+	@$(VENV_SA20)/bin/python $(INSTALL) requirements/sqlalchemy-2.0.txt
 	@$(VENV_SA20)/bin/python $(PACKAGE)
+	@$(VENV_SA20)/bin/python $(PIP) check
 	@touch $@
 
 $(VENV_BENCH)/.bench: requirements/bench.txt pyproject.toml | $(VENV_BENCH)/bin/python
 	@echo "== installing into $(VENV_BENCH)"
 	@$(VENV_BENCH)/bin/python $(INSTALL) requirements/bench.txt
 	@$(VENV_BENCH)/bin/python $(PACKAGE)
+	@$(VENV_BENCH)/bin/python $(PIP) check
 	@touch $@
 
 $(VENV)/bin/python $(VENV_SA20)/bin/python $(VENV_BENCH)/bin/python:

@@ -5,7 +5,6 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 
 from fieldvault.kms import AWSKMS
 from tests.servers.ministack import MinistackServer
@@ -15,7 +14,8 @@ from tests.servers.proxy import Answer, Fault, Garble, Hang, Proxy, ResetAfter
 _DECRYPT = b"TrentService.Decrypt"
 
 
-def _error(status: int, kind: str) -> Answer:
+def error_answer(status: int, kind: str) -> Answer:
+    """An error as AWS answers it."""
     return Answer(status, json.dumps({"__type": kind, "message": "as ordered"}).encode())
 
 
@@ -56,26 +56,25 @@ class AWSLab:
             "silent": Hang(),
             "reset": ResetAfter(60),
             "malformed": Garble(),
-            "throttled": _error(400, "ThrottlingException"),
-            "error_500": _error(500, "KMSInternalException"),
+            "throttled": error_answer(400, "ThrottlingException"),
+            "error_500": error_answer(500, "KMSInternalException"),
             "error_503": Answer(503),
-            "expired_token": _error(400, "ExpiredTokenException"),
+            "expired_token": error_answer(400, "ExpiredTokenException"),
         }
         if played in faults:
             return self.proxy.meeting(faults[played])
         events: dict[str, Callable[[], AbstractContextManager[None]]] = {
             "refused": self.proxy.refusing,
-            "stopped": self._stopped,
+            "stopped": self._server.stopped,
             "denied": self._denied,
             "disabled": self._disabled,
             "deleted": self._deleted,
-            "swapped": partial(self.proxy.meeting, Answer(200, self._other_answer(), when=_DECRYPT)),
+            "swapped": self._swapped,
         }
         return events[played]()
 
-    def _stopped(self) -> AbstractContextManager[None]:
-        assert isinstance(self._server, MotoServer)
-        return self._server.stopped()
+    def _swapped(self) -> AbstractContextManager[None]:
+        return self.proxy.meeting(Answer(200, self._other_answer(), when=_DECRYPT))
 
     @contextmanager
     def _denied(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ TIMEOUT = 0.5
 PATIENCE = 10.0
 """Seconds that an answer is waited for where one comes, which on a loaded machine takes its time."""
 
-SILENT = frozenset({"silent", "stopped"})
+SILENT = frozenset({"silent", "stopped", "standby_alone"})
 """What is played where none comes."""
 
 CONNECT = 2

@@ -4,23 +4,34 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-
-def root_key_file(played: str, path: Path) -> AbstractContextManager[None]:
-    """What can befall the file of a ``LocalKMS``."""
-    return {"file_gone": _file_gone, "file_unreadable": _file_unreadable}[played](path)
+from fieldvault.kms import LocalKMS
 
 
-@contextmanager
-def _file_gone(path: Path) -> Iterator[None]:
-    kept = path.rename(path.with_suffix(".away"))
-    yield
-    kept.rename(path)
+class FileLab:
+    """A root-key file."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        LocalKMS.create(path)
 
-@contextmanager
-def _file_unreadable(path: Path) -> Iterator[None]:
-    with _file_gone(path):
-        # Nobody is refused a file's content but who is not root; a folder's, everybody.
-        path.mkdir(mode=0o700)
+    def open(self) -> LocalKMS:
+        """A process's KMS."""
+        return LocalKMS(self.path)
+
+    def failure(self, played: str) -> AbstractContextManager[None]:
+        """What the table calls so."""
+        return {"file_gone": self._gone, "file_unreadable": self._unreadable}[played]()
+
+    @contextmanager
+    def _gone(self) -> Iterator[None]:
+        kept = self.path.rename(self.path.with_suffix(".away"))
         yield
-        path.rmdir()
+        kept.rename(self.path)
+
+    @contextmanager
+    def _unreadable(self) -> Iterator[None]:
+        with self._gone():
+            # Nobody is refused a file's content but who is not root; a folder's, everybody.
+            self.path.mkdir(mode=0o700)
+            yield
+            self.path.rmdir()

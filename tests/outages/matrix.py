@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["KEY_STORE", "KMS", "SERVED", "Row", "State", "table"]
+__all__ = ["KEY_STORE", "KMS", "SERVED", "Row", "State", "rows_of", "table"]
 
 SERVED = "served"
 OUT, DENIED, GONE, WRONG = "KMSUnavailable", "KMSDenied", "KMSKeyDisabled", "KMSError"
 STORE = "KeyStoreError"
+
+TRANSIT, AWS, PKCS11, LOCAL = "`TransitKMS`", "`AWSKMS`", "`PKCS11KMS`", "`LocalKMS`"
+MULTI = "`MultiKMS`"
+POSTGRESQL, MARIADB = "`SQLKeyStore`, PostgreSQL", "`SQLKeyStore`, MariaDB"
+DYNAMODB = "`DynamoDBKeyStore`"
 
 
 class State(StrEnum):
@@ -51,71 +56,126 @@ class Row:
 TRIES = "deadline + a time-out"
 ANSWER = "each answer's time-out"
 AT_ONCE = "at once"
+MEMBERS = "deadline + each member's time-out"
+MODULE = "deadline + the module's time-out"
+CALL = "the module's time-out"
 ONCE = "time-outs to connect and answer"
+AGAIN = "2 s + time-outs to connect and answer"
 
 
-def _outage(backend: str, failure: str, played: str) -> Row:
-    return Row(backend, failure, played, OUT, SERVED, SERVED, SERVED, OUT, OUT, TRIES)
+def _outage(backend: str, failure: str, played: str, *, within: str = TRIES) -> Row:
+    return Row(backend, failure, played, OUT, SERVED, SERVED, SERVED, OUT, OUT, within)
 
 
-def _refusal(backend: str, failure: str, played: str, error: str, *, first: str | None = None) -> Row:
-    return Row(backend, failure, played, error, SERVED, error, error, error, first or error, ANSWER)
+def _refusal(
+    backend: str, failure: str, played: str, error: str, *, first: str | None = None, within: str = ANSWER
+) -> Row:
+    return Row(backend, failure, played, error, SERVED, error, error, error, first or error, within)
 
 
-def _nothing(backend: str, failure: str, played: str, within: str) -> Row:
-    return Row(backend, failure, played, SERVED, SERVED, SERVED, SERVED, SERVED, SERVED, within)
+def _nothing(backend: str, failure: str, played: str, within: str, *, first: str = SERVED) -> Row:
+    return Row(backend, failure, played, SERVED, SERVED, SERVED, SERVED, SERVED, first, within)
 
 
 KMS: Sequence[Row] = (
-    _outage("TransitKMS", "connection refused", "refused"),
-    _outage("TransitKMS", "connection taken, no answer", "silent"),
-    _outage("TransitKMS", "server stopped (SIGSTOP)", "stopped"),
-    _outage("TransitKMS", "server killed", "killed"),
-    _outage("TransitKMS", "connection reset in the answer", "reset"),
-    _outage("TransitKMS", "throttled (429)", "throttled"),
-    _outage("TransitKMS", "server error (500)", "error_500"),
-    _outage("TransitKMS", "gateway error (502)", "error_502"),
-    _outage("TransitKMS", "sealed", "sealed"),
-    _outage("TransitKMS", "standby that redirects (307)", "standby"),
-    _outage("TransitKMS", "malformed answer", "malformed"),
-    _refusal("TransitKMS", "token expired or revoked", "expired_token", DENIED),
-    _nothing("TransitKMS", "token expired, AppRole", "expired_login", ANSWER),
-    _refusal("TransitKMS", "policy withdrawn", "denied", DENIED),
-    _refusal("TransitKMS", "version below `min_decryption_version`", "disabled", GONE, first=SERVED),
-    _refusal("TransitKMS", "transit key deleted", "deleted", GONE),
-    _refusal("TransitKMS", "answer for another key", "swapped", WRONG, first="ConfigurationError"),
-    _outage("AWSKMS", "connection refused", "refused"),
-    _outage("AWSKMS", "connection taken, no answer", "silent"),
-    _outage("AWSKMS", "server stopped (SIGSTOP)", "stopped"),
-    _outage("AWSKMS", "connection reset in the answer", "reset"),
-    _outage("AWSKMS", "throttled (`ThrottlingException`)", "throttled"),
-    _outage("AWSKMS", "internal error (500)", "error_500"),
-    _outage("AWSKMS", "server error (503)", "error_503"),
-    _refusal("AWSKMS", "credentials expired (`ExpiredTokenException`)", "expired_token", DENIED),
-    _refusal("AWSKMS", "IAM policy withdrawn", "denied", DENIED),
-    _refusal("AWSKMS", "key disabled", "disabled", GONE),
-    _refusal("AWSKMS", "key scheduled for deletion", "deleted", GONE),
-    _refusal("AWSKMS", "malformed answer", "malformed", WRONG),
-    _refusal("AWSKMS", "answer for another key", "swapped", WRONG, first=SERVED),
-    _nothing("LocalKMS", "root-key file gone", "file_gone", AT_ONCE),
-    _nothing("LocalKMS", "root-key file cannot be read", "file_unreadable", AT_ONCE),
+    _outage(TRANSIT, "connection refused", "refused"),
+    _outage(TRANSIT, "connection taken, no answer", "silent"),
+    _outage(TRANSIT, "server stopped (SIGSTOP)", "stopped"),
+    _outage(TRANSIT, "server killed", "killed"),
+    _outage(TRANSIT, "connection reset in the answer", "reset"),
+    _outage(TRANSIT, "throttled (429)", "throttled"),
+    _outage(TRANSIT, "server error (500)", "error_500"),
+    _outage(TRANSIT, "gateway error (502)", "error_502"),
+    _outage(TRANSIT, "sealed", "sealed"),
+    _nothing(TRANSIT, "standby that passes requests on", "standby", ANSWER),
+    _outage(TRANSIT, "standby that cannot pass them on, and redirects (307)", "standby_cut_off"),
+    _outage(TRANSIT, "standby that passes requests on, active node stopped", "standby_alone"),
+    _nothing(TRANSIT, "standby that answers by itself, active node stopped", "reader_alone", ANSWER),
+    _outage(TRANSIT, "malformed answer", "malformed"),
+    _refusal(TRANSIT, "token expired or revoked", "expired_token", DENIED),
+    _nothing(TRANSIT, "token expired, AppRole", "expired_login", ANSWER),
+    _refusal(TRANSIT, "policy withdrawn", "denied", DENIED),
+    _refusal(TRANSIT, "version below `min_decryption_version`", "disabled", GONE, first=SERVED),
+    _refusal(TRANSIT, "transit key deleted", "deleted", GONE),
+    _refusal(TRANSIT, "answer for another key", "swapped", WRONG, first="ConfigurationError"),
+    _outage(AWS, "connection refused", "refused"),
+    _outage(AWS, "connection taken, no answer", "silent"),
+    _outage(AWS, "server stopped (SIGSTOP)", "stopped"),
+    _outage(AWS, "connection reset in the answer", "reset"),
+    _outage(AWS, "throttled (`ThrottlingException`)", "throttled"),
+    _outage(AWS, "internal error (500)", "error_500"),
+    _outage(AWS, "server error (503)", "error_503"),
+    _refusal(AWS, "credentials expired (`ExpiredTokenException`)", "expired_token", DENIED),
+    _refusal(AWS, "IAM policy withdrawn", "denied", DENIED),
+    _refusal(AWS, "key disabled", "disabled", GONE),
+    _refusal(AWS, "key scheduled for deletion", "deleted", GONE),
+    _refusal(AWS, "malformed answer", "malformed", WRONG),
+    _refusal(AWS, "answer for another key", "swapped", WRONG, first=SERVED),
+    _outage(PKCS11, "token gone", "gone", within=MODULE),
+    _nothing(PKCS11, "sessions lost", "sessions_lost", CALL),
+    _refusal(PKCS11, "sessions lost, PIN wrong", "pin_wrong", DENIED, within=CALL),
+    _refusal(PKCS11, "`CKA_DECRYPT` false", "disabled", GONE, first=SERVED, within=CALL),
+    _nothing(PKCS11, "`CKA_ENCRYPT` false", "retired", CALL, first=GONE),
+    _refusal(PKCS11, "key destroyed", "deleted", GONE, within=CALL),
+    _refusal(PKCS11, "another key in its place", "swapped", WRONG, first=SERVED, within=CALL),
+    _nothing(MULTI, "first member unreachable", "one_refused", MEMBERS, first=OUT),
+    _nothing(MULTI, "the same, `required = 1`", "one_refused_of_required", MEMBERS),
+    _nothing(MULTI, "first member denies", "one_denied", MEMBERS, first=DENIED),
+    _nothing(MULTI, "first member's key deleted", "one_deleted", MEMBERS, first=GONE),
+    _nothing(MULTI, "first member answers another key", "one_swapped", MEMBERS, first=WRONG),
+    _outage(MULTI, "all unreachable", "all_refused", within=MEMBERS),
+    _outage(MULTI, "one unreachable, the other denies", "refused_and_denied", within=MEMBERS),
+    _refusal(MULTI, "all deny", "all_denied", DENIED, within=MEMBERS),
+    _refusal(MULTI, "all keys disabled or deleted", "all_gone", GONE, within=MEMBERS),
+    _nothing(LOCAL, "root-key file gone", "file_gone", AT_ONCE),
+    _nothing(LOCAL, "root-key file cannot be read", "file_unreadable", AT_ONCE),
 )
 
 
-def _store_outage(failure: str, played: str) -> Row:
+def _store_outage(backend: str, failure: str, played: str, within: str) -> Row:
     # The lease is the key store's: stale is past it and within the grace, expired past ttl, spent past both.
-    return Row("SQLKeyStore", failure, played, STORE, SERVED, SERVED, STORE, STORE, STORE, ONCE)
+    return Row(backend, failure, played, STORE, SERVED, SERVED, STORE, STORE, STORE, within)
+
+
+def _store_refusal(backend: str, failure: str, played: str, within: str) -> Row:
+    return Row(backend, failure, played, STORE, SERVED, STORE, STORE, STORE, STORE, within)
+
+
+def _of_database(backend: str) -> Sequence[Row]:
+    return (
+        _store_outage(backend, "connection refused", "refused", ONCE),
+        _store_outage(backend, "connection taken, no answer", "silent", ONCE),
+        _store_outage(backend, "server stopped (SIGSTOP)", "stopped", ONCE),
+        _store_outage(backend, "connection reset in the answer", "reset", ONCE),
+        _store_outage(backend, "server killed", "killed", ONCE),
+        _store_refusal(backend, "privileges withdrawn", "denied", ONCE),
+        _store_refusal(backend, "login refused", "locked", ONCE),
+        _store_refusal(backend, "tables dropped", "gone", ONCE),
+    )
 
 
 KEY_STORE: Sequence[Row] = (
-    _store_outage("connection refused", "refused"),
-    _store_outage("connection reset in the answer", "reset"),
-    _store_outage("server killed", "killed"),
-    _store_outage("connection taken, no answer", "silent"),
-    _store_outage("server stopped (SIGSTOP)", "stopped"),
+    *_of_database(POSTGRESQL),
+    *_of_database(MARIADB),
+    _store_outage(DYNAMODB, "connection refused", "refused", AGAIN),
+    _store_outage(DYNAMODB, "connection taken, no answer", "silent", AGAIN),
+    _store_outage(DYNAMODB, "server stopped (SIGSTOP)", "stopped", AGAIN),
+    _store_outage(DYNAMODB, "connection reset in the answer", "reset", AGAIN),
+    _store_outage(DYNAMODB, "throttled (`ThrottlingException`)", "throttled", AGAIN),
+    _store_outage(DYNAMODB, "internal error (500)", "error_500", AGAIN),
+    _store_outage(DYNAMODB, "server error (503)", "error_503", AGAIN),
+    _store_outage(DYNAMODB, "malformed answer", "malformed", ANSWER),
+    _store_refusal(DYNAMODB, "credentials expired (`ExpiredTokenException`)", "expired_token", ANSWER),
+    _store_refusal(DYNAMODB, "IAM policy withdrawn", "denied", ANSWER),
+    _store_refusal(DYNAMODB, "table deleted", "gone", ANSWER),
 )
 
 _COLUMNS = ("cold", "warm", "stale", "expired", "spent", "first key")
+
+
+def rows_of(*backends: str) -> Sequence[Row]:
+    """The rows of these backends."""
+    return [row for row in (*KMS, *KEY_STORE) if row.backend in backends]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -125,5 +185,5 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         outcomes = [row.expected(State(column)) for column in _COLUMNS]
         shown = [each if each == SERVED else f"`{each}`" for each in outcomes]
-        lines.append((f"`{row.backend}`", row.failure, *shown, row.within))
+        lines.append((row.backend, row.failure, *shown, row.within))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("| --- |", "|---|")

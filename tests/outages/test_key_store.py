@@ -1,110 +1,72 @@
-"""The key store's part of the matrix: ``SQLKeyStore`` on PostgreSQL, by way of a proxy."""
+"""The key stores' part of the matrix: ``SQLKeyStore`` and ``DynamoDBKeyStore``, by way of a proxy."""
 
-import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
 
-from fieldvault.keystores import SQLKeyStore
+from fieldvault.keys.protocols import KMS
 from fieldvault.kms import LocalKMS
-from tests.outages import matrix
-from tests.outages.cells import CONNECT, PATIENCE, SILENT, TIMEOUT, played, prepared, recovered
-from tests.outages.matrix import SERVED, Row
-from tests.outages.test_matrix import compare
+from tests.outages.cells import RETRIES
+from tests.outages.databases import DatabaseLab
+from tests.outages.dynamodb import TableLab
+from tests.outages.matrix import DYNAMODB, MARIADB, POSTGRESQL, Row
+from tests.outages.playing import holds, params, timeout_of
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.ministack import MinistackServer
+from tests.servers.moto import MotoServer
 from tests.servers.postgresql import PostgreSQLServer
-from tests.servers.proxy import Fault, Hang, Proxy, ResetAfter
-from tests.servers.tcp import LOOPBACK
+
+Server = PostgreSQLServer | MariaDBServer
+
+FINAL = frozenset({"killed", "gone"})
+"""What does not come back by itself."""
+
+_SERVERS = {POSTGRESQL: "postgresql_server", MARIADB: "mariadb_server"}
 
 
-class StoreLab:
-    """A database of its own on a server, and a proxy before it."""
-
-    def __init__(self, server: PostgreSQLServer, url: str) -> None:
-        self._server = server
-        self.proxy = Proxy(server.folder / ".s.PGSQL.5432")
-        address = make_url(url).set(
-            host=LOOPBACK, port=self.proxy.port, query={"connect_timeout": str(CONNECT)}
-        )
-        self._url = address.render_as_string(hide_password=False)
-        self._opened: list[SQLKeyStore] = []
-
-    def open(self) -> SQLKeyStore:
-        """A process's key store."""
-        self._opened.append(SQLKeyStore(self._url))
-        return self._opened[-1]
-
-    def close(self) -> None:
-        """Close all of them, and the proxy."""
-        for each in self._opened:
-            each.close()
-        self.proxy.close()
-
-    def failure(self, played: str) -> AbstractContextManager[None]:
-        """What the table calls so."""
-        if played == "refused":
-            return self.proxy.refusing()
-        if played == "killed":
-            return self._killed()
-        if played == "stopped":
-            return self._stopped()
-        faults: dict[str, Fault] = {"reset": ResetAfter(5), "silent": Hang()}
-        return self.proxy.meeting(faults[played])
-
-    @contextmanager
-    def _stopped(self) -> Iterator[None]:
-        """Every process of it: a connection has one of its own."""
-        assert self._server.process is not None
-        parent = self._server.process.pid
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split()
-        processes = [parent, *map(int, children)]
-        for process in processes:
-            os.kill(process, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for process in processes:
-                os.kill(process, signal.SIGCONT)
-
-    @contextmanager
-    def _killed(self) -> Iterator[None]:
-        process = self._server.process
-        assert process is not None
-        process.kill()
-        process.wait()
-        yield
-
-
-def rows() -> Sequence[object]:
-    """The rows as parameters."""
-    return [pytest.param(row, id=row.failure) for row in matrix.KEY_STORE]
-
-
-@pytest.mark.parametrize("row", rows())
-def test_sql(
-    row: Row, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On PostgreSQL; one that is killed is the test's own."""
-    limit = TIMEOUT if row.played in SILENT else PATIENCE
-    monkeypatch.setattr("fieldvault.keystores.sql.stalls.STALL_SECONDS", limit)
+@pytest.fixture
+def open_kms(tmp_path: Path) -> Callable[[], KMS]:
+    """One that never fails."""
     kms = LocalKMS.create(tmp_path / "root.keys")
-    if row.played == "killed":
-        with PostgreSQLServer() as server:
-            holds(row, kms, server, server.url("postgres"))
-        return
-    server = request.getfixturevalue("postgresql_server")
-    holds(row, kms, server, request.getfixturevalue("postgresql_url"))
+    return lambda: kms
 
 
-def holds(row: Row, kms: LocalKMS, server: PostgreSQLServer, url: str) -> None:
-    """Play all cells, compare, and see that they work again when the failure is over."""
-    with closing(StoreLab(server, url)) as lab:
-        cells = prepared(lambda: kms, lab.open)
-        with lab.failure(row.played):
-            outcomes = played(cells)
-        compare(row, cells, outcomes)
-        if row.played != "killed":
-            assert recovered(cells) == {cell.name: SERVED for cell in cells}
+@pytest.mark.parametrize("row", params(POSTGRESQL, MARIADB))
+def test_sql(
+    row: Row,
+    request: pytest.FixtureRequest,
+    open_kms: Callable[[], KMS],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On each server; one that is killed is the test's own."""
+    monkeypatch.setattr("fieldvault.keystores.sql.stalls.STALL_SECONDS", timeout_of(row))
+    with ExitStack() as stack:
+        server: Server
+        if row.played == "killed":
+            server = PostgreSQLServer() if row.backend == POSTGRESQL else MariaDBServer()
+            stack.enter_context(server)
+            url = server.create_database()
+        else:
+            server = request.getfixturevalue(_SERVERS[row.backend])
+            url = stack.enter_context(server.fresh_database())
+        lab = stack.enter_context(closing(DatabaseLab(server, url)))
+        holds(row, lab, open_kms, lab.open, comes_back=row.played not in FINAL)
+
+
+@pytest.mark.parametrize("row", params(DYNAMODB))
+def test_dynamodb(
+    row: Row,
+    request: pytest.FixtureRequest,
+    open_kms: Callable[[], KMS],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On MiniStack, and on moto, which enforces policies."""
+    monkeypatch.setattr("fieldvault.keystores.dynamodb.table._OUTAGE_SECONDS", RETRIES.deadline)
+    server: MotoServer | MinistackServer = request.getfixturevalue(
+        "moto_server" if row.played == "denied" else "ministack_server"
+    )
+    # The SDK slows a client down that was throttled: each process has its own there.
+    with closing(TableLab(server, timeout_of(row), shares_client=row.played != "throttled")) as lab:
+        holds(row, lab, open_kms, lab.open, comes_back=row.played not in FINAL)

@@ -1,93 +1,40 @@
 """The matrix of docs/outages.md, cell by cell, against real servers."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from fieldvault import Vault
 from fieldvault.errors import KMSKeyDisabled
-from fieldvault.keys import protocols
+from fieldvault.keys.protocols import KeyStore
 from fieldvault.keystores import MemoryKeyStore
-from fieldvault.kms import LocalKMS
 from fieldvault.testing.fakes import ManualClock
 from tests.keys.parties import FIELD
-from tests.outages import matrix
 from tests.outages.aws import AWSLab
-from tests.outages.cells import (
-    CACHE,
-    CONNECT,
-    MARGIN,
-    PATIENCE,
-    RETRIES,
-    SILENT,
-    TIMEOUT,
-    Cell,
-    Outcome,
-    played,
-    prepared,
-    recovered,
-)
-from tests.outages.local import root_key_file
-from tests.outages.matrix import SERVED, Row, State
+from tests.outages.cells import CACHE, PATIENCE, RETRIES, played, prepared
+from tests.outages.local import FileLab
+from tests.outages.matrix import AWS, LOCAL, MULTI, PKCS11, SERVED, TRANSIT, Row, State
+from tests.outages.members import MembersLab
+from tests.outages.playing import holds, params, timeout_of
+from tests.outages.standby import StandbyLab
+from tests.outages.tokens import TokenLab
 from tests.outages.transit import TransitLab
 from tests.servers.ministack import MinistackServer
-from tests.servers.moto import CREDENTIALS, MotoServer
+from tests.servers.moto import MotoServer
 from tests.servers.openbao import OpenBaoServer
+from tests.servers.openbao_cluster import OpenBaoCluster
+from tests.servers.softhsm import SoftHSM
 
-FINAL = {"killed", "expired_token", "deleted"}
-"""What does not come back by itself on OpenBao."""
-
-
-class Lab(NamedTuple):
-    """A backend whose failures can be ordered."""
-
-    open: Callable[[], protocols.KMS]
-    failure: Callable[[str], AbstractContextManager[None]]
+OpenStore = Callable[[], KeyStore]
 
 
-def rows(backend: str) -> Sequence[object]:
-    """The rows of a backend as parameters."""
-    return [pytest.param(row, id=row.failure) for row in matrix.KMS if row.backend == backend]
-
-
-def holds(row: Row, lab: Lab, *, comes_back: bool = True) -> list[Cell]:
-    """Play all cells of a row, compare, and see that they work again when the failure is over."""
+@pytest.fixture
+def open_store() -> OpenStore:
+    """One key store for all of a row's processes, which never fails."""
     store = MemoryKeyStore()
-
-    def open_store() -> protocols.KeyStore:
-        return store
-
-    cells = prepared(lab.open, open_store)
-    with lab.failure(row.played):
-        outcomes = played(cells)
-    compare(row, cells, outcomes)
-    if comes_back:
-        assert recovered(cells) == {cell.name: SERVED for cell in cells}
-    return cells
-
-
-def compare(row: Row, cells: Sequence[Cell], outcomes: dict[str, Outcome]) -> None:
-    """See that each cell met what the row says, in time."""
-    told = {name: outcome.what for name, outcome in outcomes.items()}
-    assert told == {cell.name: row.expected(cell.state) for cell in cells}
-    limits = {
-        matrix.TRIES: RETRIES.deadline + 2 * TIMEOUT,
-        matrix.ANSWER: 2 * TIMEOUT,
-        matrix.AT_ONCE: 0.0,
-        matrix.ONCE: 2 * TIMEOUT + CONNECT,
-    }
-    late = {
-        name: each.seconds for name, each in outcomes.items() if each.seconds > limits[row.within] + MARGIN
-    }
-    assert late == {}
-
-
-def timeout_of(row: Row) -> float:
-    """A short one where it is waited out."""
-    return TIMEOUT if row.played in SILENT else PATIENCE
+    return lambda: store
 
 
 @pytest.fixture
@@ -97,45 +44,58 @@ def transit(openbao_server: OpenBaoServer) -> Iterator[TransitLab]:
         yield lab
 
 
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What AWS's standard chain finds, and nothing of this machine's."""
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name.upper(), value)
-
-
-@pytest.mark.parametrize("row", rows("TransitKMS"))
-def test_transit(row: Row, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("row", params(TRANSIT))
+def test_transit(row: Row, request: pytest.FixtureRequest, open_store: OpenStore) -> None:
     """On OpenBao; one that is killed is the test's own."""
     if row.played == "killed":
         with OpenBaoServer() as server, closing(TransitLab(server, PATIENCE)) as lab:
-            holds(row, Lab(lab.open, lab.failure), comes_back=False)
+            holds(row, lab, lab.open, open_store, comes_back=False)
         return
-    server = request.getfixturevalue("openbao_server")
-    with closing(TransitLab(server, timeout_of(row))) as lab:
+    if row.played.startswith(("standby", "reader")):
+        cluster = request.getfixturevalue("openbao_cluster")
+        with closing(StandbyLab(cluster, timeout_of(row), reads=row.played.startswith("reader"))) as lab:
+            holds(row, lab, lab.open, open_store)
+        return
+    with closing(TransitLab(request.getfixturevalue("openbao_server"), timeout_of(row))) as lab:
         if row.played == "expired_login":
             lab.log_in_by_role()
-        holds(row, Lab(lab.open, lab.failure), comes_back=row.played not in FINAL)
+        holds(row, lab, lab.open, open_store, comes_back=row.played not in {"expired_token", "deleted"})
 
 
-@pytest.mark.parametrize("row", rows("AWSKMS"))
-def test_aws(row: Row, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("row", params(AWS))
+def test_aws(row: Row, request: pytest.FixtureRequest, open_store: OpenStore) -> None:
     """On moto, and where the state of a key matters on MiniStack."""
     server: MotoServer | MinistackServer = request.getfixturevalue(
         "ministack_server" if row.played in {"disabled", "deleted"} else "moto_server"
     )
     # The SDK slows a client down that was throttled: each process has its own there.
     with closing(AWSLab(server, timeout_of(row), shares_client=row.played != "throttled")) as lab:
-        holds(row, Lab(lab.open, lab.failure))
+        holds(row, lab, lab.open, open_store)
 
 
-@pytest.mark.parametrize("row", rows("LocalKMS"))
-def test_local(row: Row, tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", params(PKCS11))
+def test_pkcs11(row: Row, softhsm: SoftHSM, open_store: OpenStore) -> None:
+    """In a token of SoftHSM."""
+    with closing(TokenLab(softhsm)) as lab:
+        holds(row, lab, lab.open, open_store, comes_back=row.played not in {"deleted", "swapped"})
+
+
+@pytest.mark.parametrize("row", params(MULTI))
+def test_multi(row: Row, transit: TransitLab, request: pytest.FixtureRequest, open_store: OpenStore) -> None:
+    """On OpenBao first, and then on MiniStack, or moto, which enforces policies."""
+    server: MotoServer | MinistackServer = request.getfixturevalue(
+        "moto_server" if row.played.endswith("denied") else "ministack_server"
+    )
+    with closing(AWSLab(server, PATIENCE, shares_client=True)) as second:
+        lab = MembersLab(transit, second, required=1 if row.played.endswith("required") else 2)
+        holds(row, lab, lab.open, open_store, comes_back=row.played not in {"one_deleted", "all_gone"})
+
+
+@pytest.mark.parametrize("row", params(LOCAL))
+def test_local(row: Row, tmp_path: Path, open_store: OpenStore) -> None:
     """With the file open in every process."""
-    path = tmp_path / "root.keys"
-    LocalKMS.create(path)
-    holds(row, Lab(lambda: LocalKMS(path), lambda played: root_key_file(played, path)))
+    lab = FileLab(tmp_path / "root.keys")
+    holds(row, lab, lab.open, open_store)
 
 
 def test_a_tenants_own_root_key_stops_that_tenant_within_the_lease(transit: TransitLab) -> None:
@@ -143,6 +103,8 @@ def test_a_tenants_own_root_key_stops_that_tenant_within_the_lease(transit: Tran
     clock = ManualClock()
     kms = transit.open(dedicated=True)
     with Vault(kms=kms, key_store=MemoryKeyStore(), cache=CACHE, retries=RETRIES, clock=clock) as vault:
+        for tenant in ("a", "b"):
+            transit.begin_tenant(tenant)
         blobs = {tenant: vault.encrypt("x", field=FIELD, tenant=tenant) for tenant in ("a", "b")}
         transit.end_tenant("b")
         assert vault.decrypt(blobs["b"], field=FIELD, tenant="b") == "x"
@@ -151,6 +113,17 @@ def test_a_tenants_own_root_key_stops_that_tenant_within_the_lease(transit: Tran
         with pytest.raises(KMSKeyDisabled):
             vault.decrypt(blobs["b"], field=FIELD, tenant="b")
         assert vault.decrypt(blobs["a"], field=FIELD, tenant="a") == "x"
+
+
+def test_a_standby_that_is_cut_off_says_what_it_last_heard(
+    openbao_cluster: OpenBaoCluster, open_store: OpenStore
+) -> None:
+    """A policy that was withdrawn meanwhile goes on there."""
+    with closing(StandbyLab(openbao_cluster, PATIENCE, reads=True)) as lab:
+        cells = [cell for cell in prepared(lab.open, open_store) if cell.state is not State.FIRST]
+        with lab.failure("reader_cut_off"):
+            outcomes = played(cells)
+    assert {outcome.what for outcome in outcomes.values()} == {SERVED}
 
 
 def test_the_circuit_breaker_spares_a_server_that_is_out(transit: TransitLab) -> None:

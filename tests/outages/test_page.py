@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from fieldvault import CachePolicy, RetryPolicy
+from fieldvault.aws import clients
 from fieldvault.keys import proving
+from fieldvault.keystores.dynamodb import table as dynamodb
 from fieldvault.keystores.sql import stalls
 from tests.docs.pages import ROOT
-from tests.outages.matrix import KEY_STORE, KMS, Row, table
+from tests.outages.matrix import AGAIN, KEY_STORE, KMS, Row, table
 
 PAGE = ROOT / "docs" / "outages.md"
 
@@ -36,4 +38,7 @@ def test_the_figures_are_the_defaults() -> None:
     assert "After three calls in a row" in text
     assert f"asked about it every {proving._PAUSE:.0f} s" in text
     assert f"are {stalls._CONNECT_SECONDS} s to connect" in text
+    assert f"{clients._CONNECT_TIMEOUT:.0f} s and {clients._READ_TIMEOUT:.0f} s. Those of `SQL" in text
+    assert f"is asked for again for {dynamodb._OUTAGE_SECONDS:.0f} s." in text
+    assert AGAIN.startswith(f"{dynamodb._OUTAGE_SECONDS:.0f} s + ")
     assert f"and {stalls.STALL_SECONDS:.0f} s for each answer" in text

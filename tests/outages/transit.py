@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 
 import requests
 
@@ -11,6 +10,7 @@ from fieldvault.kms import TransitKMS
 from fieldvault.kms.base64text import to_text
 from fieldvault.kms.transit import AppRole
 from tests.servers.openbao import OpenBaoServer
+from tests.servers.openbao_cluster import Node
 from tests.servers.proxy import Answer, Fault, Garble, Hang, Proxy, ResetAfter
 
 _POLICY = """
@@ -23,7 +23,7 @@ _DECRYPT = b"/transit/decrypt/"
 class TransitLab:
     """A transit key of its own on a server, who may use it, and a proxy before it."""
 
-    def __init__(self, server: OpenBaoServer, timeout: float) -> None:
+    def __init__(self, server: OpenBaoServer | Node, timeout: float) -> None:
         self._timeout = timeout
         self._server = server
         self._admin = server.admin
@@ -53,11 +53,13 @@ class TransitLab:
         self._admin.auth.approle.create_or_update_approle(self._key, token_policies=[self._key])
         self._roles = True
 
+    def begin_tenant(self, tenant: str) -> None:
+        """Make a tenant's own transit key."""
+        self._operator().create_tenant_key(tenant)
+
     def end_tenant(self, tenant: str) -> None:
         """Delete a tenant's own transit key."""
-        TransitKMS(
-            self._server.url, self._key, token=self._server.root_token, dedicated=True
-        ).destroy_tenant_key(tenant)
+        self._operator().destroy_tenant_key(tenant)
 
     def close(self) -> None:
         """Close the proxy."""
@@ -72,7 +74,6 @@ class TransitLab:
             "throttled": Answer(429, b'{"errors":["request path is rate limited"]}'),
             "error_500": Answer(500, b'{"errors":["internal error"]}'),
             "error_502": Answer(502, b"<html>Bad Gateway</html>", {"Content-Type": "text/html"}),
-            "standby": Answer(307, b"", {"Location": f"{self.proxy.url}/elsewhere"}),
         }
         if played in faults:
             return self.proxy.meeting(faults[played])
@@ -80,15 +81,18 @@ class TransitLab:
             "refused": self.proxy.refusing,
             "stopped": self._server.stopped,
             "killed": self._killed,
-            "sealed": self._server.sealed,
+            "sealed": self._sealed,
             "expired_token": self._without_tokens,
             "expired_login": self._without_tokens,
             "denied": self._denied,
             "disabled": self._disabled,
             "deleted": self._deleted,
-            "swapped": partial(self.proxy.meeting, Answer(200, self._other_answer(), when=_DECRYPT)),
+            "swapped": self._swapped,
         }
         return events[played]()
+
+    def _operator(self) -> TransitKMS:
+        return TransitKMS(self._server.url, self._key, token=self._admin.token, dedicated=True)
 
     def _role(self) -> AppRole:
         role = self._admin.auth.approle
@@ -104,10 +108,15 @@ class TransitLab:
 
     @contextmanager
     def _killed(self) -> Iterator[None]:
-        assert self._server.process is not None
-        self._server.process.kill()
-        self._server.process.wait()
+        self._server.kill()
         yield
+
+    def _sealed(self) -> AbstractContextManager[None]:
+        assert isinstance(self._server, OpenBaoServer)
+        return self._server.sealed()
+
+    def _swapped(self) -> AbstractContextManager[None]:
+        return self.proxy.meeting(Answer(200, self._other_answer(), when=_DECRYPT))
 
     @contextmanager
     def _without_tokens(self) -> Iterator[None]:
@@ -143,7 +152,7 @@ class TransitLab:
         """What the server says of another wrapped key."""
         context = to_text(b"another")
         transit = f"{self._server.url}/v1/transit"
-        headers = {"X-Vault-Token": self._server.root_token}
+        headers = {"X-Vault-Token": self._admin.token}
         item = {"plaintext": to_text(secrets.token_bytes(32)), "context": context}
         made = requests.post(
             f"{transit}/encrypt/{self._key}", json={"batch_input": [item]}, headers=headers, timeout=10

@@ -41,16 +41,6 @@ class MotoServer(OwnedTCPServer):
         )
 
     @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Stop the process for the length of a block: the kernel takes connections, and nobody answers."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
-
-    @contextmanager
     def enforcing(self) -> Iterator[None]:
         """Enforce IAM policies for the length of a block."""
         before = self._calls_without_authorization("0")

@@ -91,16 +91,6 @@ class OpenBaoServer(OwnedTCPServer):
         finally:
             self.unseal()
 
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Stop the process for the length of a block: the kernel takes connections, and nobody answers."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
-
     def audit_mark(self) -> int:
         """Return where the audit log ends now."""
         return self.audit_log.stat().st_size

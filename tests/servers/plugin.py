@@ -10,12 +10,18 @@ from tests.servers.mariadb import MariaDBServer
 from tests.servers.ministack import MinistackServer
 from tests.servers.moto import MotoServer
 from tests.servers.openbao import OpenBaoServer
+from tests.servers.openbao_cluster import OpenBaoCluster
 from tests.servers.parts import MARIADB, MINISTACK, MOTO, OPENBAO, POSTGRESQL, SOFTHSM, SQLITE
 from tests.servers.postgresql import PostgreSQLServer
 from tests.servers.record import REQUIRE_ALL, PartsRecord
 from tests.servers.softhsm import SoftHSM
 
 RECORD = pytest.StashKey[PartsRecord]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Several runs are told of together."""
+    parser.addoption("--save-parts", type=Path, metavar="FILE", help="keep the record of real parts there")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,6 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run of the whole suite that left out a part although all are required."""
     record = session.config.stash[RECORD]
+    saved: Path | None = session.config.getoption("--save-parts")
+    if saved is not None:
+        record.save(saved)
     whole_suite = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if record.require_all and whole_suite and record.untouched() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -74,6 +83,15 @@ def openbao_server(real_parts: PartsRecord) -> Iterator[OpenBaoServer]:
     with OpenBaoServer() as server:
         real_parts.exercised[OPENBAO.name] = server.version
         yield server
+
+
+@pytest.fixture(scope="session")
+def openbao_cluster(real_parts: PartsRecord) -> Iterator[OpenBaoCluster]:
+    """Run one OpenBao of several nodes for the whole run."""
+    real_parts.require(OPENBAO)
+    with OpenBaoCluster() as cluster:
+        real_parts.exercised[OPENBAO.name] = cluster.version
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,32 @@ from tests.servers.process import START_LIMIT, OwnedServer, unprivileged_user
 USER = "fieldvault"
 
 
+_EMPTY = (
+    """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """,
+    """
+    DO $$ DECLARE each text; BEGIN
+        FOR each IN SELECT nspname FROM pg_namespace
+            WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+        LOOP EXECUTE 'DROP SCHEMA ' || quote_ident(each) || ' CASCADE'; END LOOP;
+    END $$
+    """,
+    "CREATE SCHEMA public AUTHORIZATION pg_database_owner",
+    "GRANT USAGE ON SCHEMA public TO PUBLIC",
+)
+"""Statements that leave a database as ``CREATE DATABASE`` makes it, in a tenth of the time."""
+
+
 class PostgreSQLServer(OwnedServer):
-    """A running PostgreSQL; every database it hands out is fresh and empty."""
+    """A running PostgreSQL; every database it hands out is empty."""
 
     def __init__(self) -> None:
         super().__init__("postgresql", user=unprivileged_user("postgres"), death=signal.SIGQUIT)
+        self.socket = self.folder / ".s.PGSQL.5432"
         self._databases = 0
+        self._emptied: list[str] = []
         try:
             self._start()
         except BaseException:
@@ -46,9 +66,7 @@ class PostgreSQLServer(OwnedServer):
             "full_page_writes": "off",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        self.start(
-            POSTGRESQL.path("postgres"), ["-D", str(data), *options], listens_on=self.folder / ".s.PGSQL.5432"
-        )
+        self.start(POSTGRESQL.path("postgres"), ["-D", str(data), *options], listens_on=self.socket)
 
     @retry(
         retry=retry_if_exception_type(OperationalError),
@@ -67,15 +85,26 @@ class PostgreSQLServer(OwnedServer):
         )
         return url.render_as_string(hide_password=False)
 
-    @contextmanager
-    def fresh_database(self) -> Iterator[str]:
-        """Create an empty database, yield its URL, and drop it with whoever is still connected."""
+    def create_database(self) -> str:
+        """Create an empty database, which goes with the server; return its URL."""
+        return self.url(self._create_database())
+
+    def _create_database(self) -> str:
         self._databases += 1
         name = f"test_{self._databases}"
         with self._admin.connect() as connection:
             connection.execute(text(f"CREATE DATABASE {name}"))
+        return name
+
+    @contextmanager
+    def fresh_database(self) -> Iterator[str]:
+        """Yield the URL of an empty database; afterwards whoever is still connected is thrown out."""
+        url = self._emptied.pop() if self._emptied else self.create_database()
         try:
-            yield self.url(name)
+            yield url
         finally:
-            with self._admin.connect() as connection:
-                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+            engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                for statement in _EMPTY:
+                    connection.exec_driver_sql(statement)
+            self._emptied.append(url)

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -125,6 +126,29 @@ class OwnedServer:
     def log_tail(self) -> str:
         """Return the last lines of what the server wrote."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop all its processes for the length of a block: the kernel takes connections, nobody answers."""
+        assert self.process is not None
+        # The parent first and last: meanwhile it neither begins children nor forgets those that end.
+        parent = self.process.pid
+        os.kill(parent, signal.SIGSTOP)
+        listed = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
+        children = [int(child) for child in listed.split()]
+        for child in children:
+            os.kill(child, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in (*children, parent):
+                os.kill(process, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill the server: nothing of it is left but its folder."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
 
     def close(self) -> None:
         """Stop the server and remove its folder; whatever ignores the signal is killed."""

@@ -116,6 +116,7 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = listener.accept()
+                _hurry(client)
                 try:
                     server = self._connect()
                 except OSError:
@@ -128,7 +129,9 @@ class Proxy:
 
     def _connect(self) -> socket.socket:
         if isinstance(self._target, int):
-            return socket.create_connection((LOOPBACK, self._target), _LIMIT)
+            server = socket.create_connection((LOOPBACK, self._target), _LIMIT)
+            _hurry(server)
+            return server
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             server.connect(str(self._target))
@@ -181,6 +184,11 @@ class Proxy:
             if isinstance(fault, Delay):
                 threading.Event().wait(fault.seconds)
             client.sendall(_garbled(data) if isinstance(fault, Garble) else data)
+
+
+def _hurry(connection: socket.socket) -> None:
+    """Send at once what comes in pieces, and not only when the piece before was confirmed."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _reset(connection: socket.socket) -> None:

@@ -1,7 +1,10 @@
 """What became of each real part in this run, and the closing lines that tell it."""
 
+import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -18,11 +21,31 @@ class PartsRecord:
 
     Args:
         require_all: A part that cannot run fails its tests instead of skipping them.
+        exercised: What the tests talked to, and its version.
+        skipped: What they had to do without, and why.
+        through: The releases of SQLAlchemy that the tests ran on.
     """
 
     require_all: bool = field(default_factory=lambda: os.environ.get(REQUIRE_ALL) == "1")
     exercised: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    through: list[str] = field(default_factory=lambda: [sqlalchemy.__version__])
+
+    @classmethod
+    def of_all(cls, runs: Iterable[Path]) -> "PartsRecord":
+        """Return what several runs did together, as each saved it."""
+        whole = cls(through=[])
+        for run in runs:
+            one = json.loads(run.read_text(encoding="utf-8"))
+            whole.exercised |= one["exercised"]
+            whole.skipped |= one["skipped"]
+            whole.through = sorted({*whole.through, *one["through"]})
+        return whole
+
+    def save(self, run: Path) -> None:
+        """Keep this run's record for ``of_all``."""
+        run.parent.mkdir(parents=True, exist_ok=True)
+        run.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     def require(self, part: Part) -> None:
         """Skip the test that asks, or fail it where every part is required, unless the part can run here."""
@@ -48,6 +71,6 @@ class PartsRecord:
         skipped = ", ".join(f"{name} ({why})" for name, why in sorted(self.skipped.items()))
         untouched = ", ".join(f"{name} (no test asked for it)" for name in self.untouched())
         return [
-            f"real parts exercised: {exercised or 'none'}, through SQLAlchemy {sqlalchemy.__version__}",
+            f"real parts exercised: {exercised or 'none'}, through SQLAlchemy {' and '.join(self.through)}",
             f"real parts skipped: {', '.join(filter(None, (skipped, untouched))) or 'none'}",
         ]

@@ -45,9 +45,17 @@ class OwnedTCPServer(OwnedServer):
         """Start the server and return once it, and no other process, listens on the port.
 
         Raises:
-            ServerFailed: It exited, or did not listen within the limit, or not on the loopback alone.
+            ServerFailed: As ``wait_until_on_port``.
         """
         self.launch(program, arguments, environment)
+        self.wait_until_on_port()
+
+    def wait_until_on_port(self) -> None:
+        """Return once the process that was launched, and no other, listens on the port.
+
+        Raises:
+            ServerFailed: It exited, or did not listen within the limit, or not on the loopback alone.
+        """
         self.wait_until_listening(partial(port_owner, self.port), place=self.address)
         abroad = [each.address for each in listeners(self.port) if each.address != _kernel_address(LOOPBACK)]
         if abroad:

@@ -39,6 +39,24 @@ def test_closing_lines_name_what_was_exercised_with_its_version() -> None:
     assert record.untouched() == [part.name for part in PARTS if part is not POSTGRESQL]
 
 
+def test_several_runs_are_told_of_together(tmp_path: Path) -> None:
+    """The last lines of the test command name what all of its runs talked to, as each of them saved it."""
+    PartsRecord(exercised={"PostgreSQL": "15.1"}, through=["2.1.9"]).save(tmp_path / "runs" / "one")
+    PartsRecord(exercised={"Redis": "7"}, skipped={"MariaDB": "gone"}, through=["2.0.58"]).save(
+        tmp_path / "runs" / "two"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.servers.closing", *sorted(tmp_path.glob("runs/*"))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, second = done.stdout.splitlines()
+    assert first == "real parts exercised: PostgreSQL 15.1, Redis 7, through SQLAlchemy 2.0.58 and 2.1.9"
+    assert second.startswith("real parts skipped: MariaDB (gone), ")
+
+
 def test_of_several_releases_the_newest_is_found(tmp_path: Path) -> None:
     """Release 15 is newer than release 9, whatever the alphabet says."""
     for release in ("9", "15"):
@@ -82,7 +100,7 @@ def test_a_whole_run_that_leaves_a_part_out_fails_where_all_are_required(
     tmp_path.joinpath("conftest.py").write_text('pytest_plugins = ["tests.servers.plugin"]\n')
     tmp_path.joinpath("test_one.py").write_text("def test_sqlite(sqlite_url): assert sqlite_url\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--save-parts=parts/run"],
         cwd=tmp_path,
         env={**os.environ, REQUIRE_ALL: value},
         capture_output=True,
@@ -93,3 +111,4 @@ def test_a_whole_run_that_leaves_a_part_out_fails_where_all_are_required(
     assert "1 passed" in done.stdout
     left_out = ", ".join(part.name for part in PARTS if part is not SQLITE)
     assert (f"yet not exercised: {left_out}" in done.stdout) == bool(code)
+    assert PartsRecord.of_all([tmp_path / "parts" / "run"]).exercised.keys() == {SQLITE.name}

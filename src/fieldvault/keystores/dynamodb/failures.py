@@ -9,8 +9,9 @@ from types import MappingProxyType
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from fieldvault.aws.faults import Fault, code_of, fault_of_code, fault_of_sdk, words_of
+from fieldvault.aws.faults import STILL_EXPIRED, Fault, code_of, fault_of_code, fault_of_sdk, words_of
 from fieldvault.errors import KeyStoreError
+from fieldvault.keys.protocols import KeyStoreRefused
 
 __all__ = ["CODES", "FAILURES", "OPERATIONS", "Busy", "Conflict", "Refused", "Verdict", "failure"]
 
@@ -28,6 +29,7 @@ OPERATIONS = (
 FAILURES = (
     BotoCoreError,
     ClientError,
+    STILL_EXPIRED,
     ResponseParserError,
     ValueError,
     KeyError,
@@ -46,6 +48,8 @@ class Verdict(Enum):
     """Somebody else is at the same items: the same once more."""
     BUSY = auto()
     """Throttled or failing inside: the same once more, for a moment."""
+    DENIED = auto()
+    """An error, and no outage: no permission, or no table."""
     FINAL = auto()
     """An error."""
 
@@ -58,7 +62,7 @@ CODES: Mapping[str, Verdict] = MappingProxyType(
         "LimitExceededException": Verdict.FINAL,
         "ReplicatedWriteConflictException": Verdict.CONFLICT,
         "ResourceInUseException": Verdict.FINAL,
-        "ResourceNotFoundException": Verdict.FINAL,
+        "ResourceNotFoundException": Verdict.DENIED,
         "TransactionCanceledException": Verdict.REFUSED,
         "TransactionConflictException": Verdict.CONFLICT,
         "TransactionInProgressException": Verdict.CONFLICT,
@@ -90,19 +94,27 @@ class Refused(Exception):
     """No error but an answer: a condition did not hold, and nothing was done."""
 
 
-def failure(error: Exception) -> KeyStoreError | Refused:
-    """What to raise in place of the SDK's exception."""
+_KINDS: Mapping[Verdict, type[KeyStoreError]] = MappingProxyType(
+    {Verdict.BUSY: Busy, Verdict.CONFLICT: Conflict, Verdict.DENIED: KeyStoreRefused}
+)
+
+
+def failure(error: Exception, where: str = "the table") -> KeyStoreError | Refused:
+    """What to raise in place of the SDK's exception; ``where`` names the table and its region."""
     if isinstance(error, ClientError):
         verdict, words = _verdict(error), words_of(error)
     elif isinstance(error, BotoCoreError):
-        outage = fault_of_sdk(error) is Fault.OUTAGE
-        verdict, words = Verdict.BUSY if outage else Verdict.FINAL, words_of(error)
+        verdict, words = _of_fault(fault_of_sdk(error)), words_of(error)
+    elif isinstance(error, STILL_EXPIRED):
+        verdict, words = Verdict.BUSY, "new credentials came expired already"
     else:
         verdict, words = Verdict.FINAL, f"an answer that makes no sense, {type(error).__name__}"
     if verdict is Verdict.REFUSED:
         return Refused()
-    kind = {Verdict.BUSY: Busy, Verdict.CONFLICT: Conflict}.get(verdict, KeyStoreError)
-    return kind(f"the key store failed: {words}")
+    kind = _KINDS.get(verdict, KeyStoreError)
+    if isinstance(error, ClientError) and code_of(error) == "ResourceNotFoundException":
+        words += "; correct its name or its region; for a new vault, `fieldvault keystore create` makes it"
+    return kind(f"the key store failed, {where}: {words}")
 
 
 def _verdict(error: ClientError) -> Verdict:
@@ -112,7 +124,11 @@ def _verdict(error: ClientError) -> Verdict:
         return _of_reasons([each for each in reasons if each != "None"])
     if code in CODES:
         return CODES[code]
-    return Verdict.BUSY if fault_of_code(error) is Fault.OUTAGE else Verdict.FINAL
+    return _of_fault(fault_of_code(error))
+
+
+def _of_fault(fault: Fault) -> Verdict:
+    return {Fault.OUTAGE: Verdict.BUSY, Fault.DENIAL: Verdict.DENIED}.get(fault, Verdict.FINAL)
 
 
 def _of_reasons(reasons: list[str]) -> Verdict:

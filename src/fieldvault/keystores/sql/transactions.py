@@ -5,12 +5,12 @@ Begun so that they cannot deadlock needlessly, tried again when the database und
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from tenacity import (
     Retrying,
     retry_if_exception,
@@ -21,8 +21,10 @@ from tenacity import (
 
 from fieldvault.errors import KeyStoreError
 from fieldvault.forks import in_forked_children
+from fieldvault.keys.protocols import KeyStoreRefused
 from fieldvault.keystores.sql import engines
 from fieldvault.keystores.sql.engines import check_engine
+from fieldvault.keystores.sql.schema import CONSTRAINTS
 
 __all__ = ["Transactions"]
 
@@ -32,6 +34,8 @@ _ATTEMPTS = 12
 
 _SECONDS = 30
 """How long what was undone is tried again, and another's change of the tables waited for."""
+
+_NO_FILE = "unable to open database file"
 
 _LOCK_NUMBER = 0x6669656C64766C74
 """The name, in PostgreSQL a number, of the lock of whoever changes the tables."""
@@ -43,6 +47,25 @@ _UNDONE_CODES = frozenset({1213, 1205, 1020})
 _SQLITE_BUSY = frozenset({5, 6})
 
 
+# PostgreSQL: no permission, no such table, no such schema. MariaDB: the same, and a login refused.
+_REFUSED_STATES = frozenset({"42501", "42P01", "3F000"})
+_REFUSED_CODES = frozenset({1044, 1045, 1049, 1142, 1143, 1146, 1698, 4151})
+_REFUSED_LOGINS = (
+    "password authentication failed",
+    "certificate authentication failed",
+    "is not permitted to log in",
+    "no pg_hba.conf entry",
+    "permission denied for database",
+    '" does not exist',
+)
+"""How PostgreSQL refuses a connection, in English: its library tells no code of that."""
+
+
+# What drivers raise beside their errors, mostly for text that the database's encoding has no bytes for. The
+# exceptions hold that text.
+_UNTOLD = (ValueError, TypeError, OverflowError)
+
+
 def _undone(error: BaseException) -> bool:
     """Whether nothing of the transaction was done, so that another try is safe and may succeed."""
     if isinstance(error, IntegrityError):
@@ -50,10 +73,33 @@ def _undone(error: BaseException) -> bool:
         return True
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return False
-    original = error.orig
-    code = original.args[0] if original is not None and original.args else None
-    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    state, code = _told(error)
     return state in _UNDONE_STATES or code in _UNDONE_CODES or _locked(error)
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the server is there and refuses: trying again is in vain until somebody mends something."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state, code = _told(error)
+    if state is None and any(words in str(error.orig) for words in _REFUSED_LOGINS):
+        return True
+    return state in _REFUSED_STATES or code in _REFUSED_CODES
+
+
+def _in_fields(original: BaseException) -> bool:
+    """Whether the driver, as pg8000 does, passes on what PostgreSQL sends, rows among it, by letters."""
+    return bool(original.args) and isinstance(original.args[0], Mapping)
+
+
+def _told(error: DBAPIError) -> tuple[str | None, int | None]:
+    """The SQLSTATE, where the driver tells it, and the number that MariaDB's drivers begin with."""
+    original = error.orig
+    first = original.args[0] if original is not None and original.args else None
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    if isinstance(first, Mapping):
+        state = state or first.get("C")
+    return (state if isinstance(state, str) else None), (first if isinstance(first, int) else None)
 
 
 def _locked(error: BaseException) -> bool:
@@ -128,12 +174,17 @@ class Transactions:
             )(run)
         except SQLAlchemyError as error:
             problem = _words(error)
+            kind = KeyStoreRefused if _refused(error) else KeyStoreError
             if _locked(error):
                 problem += (
                     f": another connection has been writing to {self.engine.url.database} for too long; if "
                     "that is the application's own database, give the key store a file of its own"
                 )
-        raise KeyStoreError(f"the key store failed: {problem}")
+            if self._dialect == "sqlite" and _NO_FILE in problem:
+                problem += f" {self.engine.url.database}; its folder has to be there, and this user needs to write in it"
+        except _UNTOLD as error:
+            kind, problem = KeyStoreError, f"its driver failed with {type(error).__name__}"
+        raise kind(f"the key store failed: {problem}")
 
     def _patience(self) -> float:
         # A try on SQLite waits for the lock by itself; one that did so to the end is not repeated.
@@ -200,4 +251,11 @@ def _words(error: Exception) -> str:
     original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     if isinstance(original, SQLAlchemyError):
         return type(original).__name__
+    state, code = _told(error) if isinstance(error, DBAPIError) else (None, None)
+    # MariaDB quotes the row that is there already, each of them a value that does not fit its column.
+    duplicate = isinstance(error, IntegrityError) and code is not None
+    if duplicate or isinstance(error, DataError) or _in_fields(original):
+        facts = [state, code, next((name for name in CONSTRAINTS if name in str(original)), None)]
+        told = ", ".join(str(each) for each in facts if each is not None)
+        return f"{type(original).__name__} ({told})" if told else type(original).__name__
     return f"{type(original).__name__}: {str(original).partition(chr(10))[0]}"
