@@ -114,7 +114,7 @@ KMS: Sequence[Row] = (
     _outage(PKCS11, "token gone", "gone", within=MODULE),
     _nothing(PKCS11, "sessions lost", "sessions_lost", CALL),
     _refusal(PKCS11, "sessions lost, PIN wrong", "pin_wrong", DENIED, within=CALL),
-    _refusal(PKCS11, "`CKA_DECRYPT` false", "disabled", GONE, first=SERVED, within=CALL),
+    _refusal(PKCS11, "`CKA_DECRYPT` false", "disabled", GONE, within=CALL),
     _nothing(PKCS11, "`CKA_ENCRYPT` false", "retired", CALL, first=GONE),
     _refusal(PKCS11, "key destroyed", "deleted", GONE, within=CALL),
     _refusal(PKCS11, "another key in its place", "swapped", WRONG, first=SERVED, within=CALL),

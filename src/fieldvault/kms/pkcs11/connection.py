@@ -186,6 +186,8 @@ class Connection:
         try:
             library = self._library(module, until)
             with module.entered(until):
+                if not module.is_ready():
+                    raise KMSUnavailable("the PKCS#11 module could not be initialised again")
                 generation = module.generation
                 with module.opening(until):
                     opened = self._opened(library, generation)

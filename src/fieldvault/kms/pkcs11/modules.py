@@ -77,10 +77,10 @@ class Module:
                 "this process was forked while a call of the PKCS#11 module did not end, and cannot use it"
             )
         with self.entered(until):
-            if self._is_ready():
+            if self.is_ready():
                 return self._library
         with self.entered(until, alone=True):
-            if not self._is_ready():
+            if not self.is_ready():
                 self._initialise()
             return self._library
 
@@ -100,7 +100,8 @@ class Module:
         self.gate = Gate()
         self._opening = threading.Lock()
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether it is initialised, in this process; stays so for whoever is in it."""
         return self._library is not None and not self._stale and self._cryptoki.is_initialised()
 
     def _initialise(self) -> None:

@@ -118,18 +118,20 @@ def listed(session: Any, label: str) -> dict[bytes, RootKey]:
     return found
 
 
-def newest(keys: Mapping[bytes, RootKey]) -> RootKey:
-    """The version that wraps: the newest of those that may encrypt.
+def newest(keys: Mapping[bytes, RootKey], label: str) -> RootKey:
+    """The version that wraps: the newest of those that may encrypt, and decrypt it again.
 
     Raises:
         KMSKeyDisabled: there is none.
     """
-    usable = [key_id for key_id, key in keys.items() if key.encrypts]
+    usable = [key_id for key_id, key in keys.items() if key.encrypts and key.decrypts]
     if not usable:
         raise KMSKeyDisabled(
-            f"of the {len(keys)} versions of the root key that the token has none may encrypt"
+            f"of the {len(keys)} versions of the root key {label!r} that the token has none may encrypt and "
+            "decrypt"
             if keys
-            else "the token has no root key of that label, or hides it from this user"
+            else f"the token has no root key {label!r}, or hides it from this user; see key_label, or have "
+            "the token make it, once, with PKCS11KMS.create"
         )
     return keys[max(usable)]
 
