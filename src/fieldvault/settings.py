@@ -151,7 +151,7 @@ class Section:
                 meant = get_close_matches(str(name), self._known, n=1)
                 raise self.error(
                     name,
-                    f"is not known; here can stand: {', '.join(sorted(self._known))}"
+                    f"is not known; here can stand: {', '.join(sorted(set(self._known)))}"
                     + "".join(f"; did you mean {each}?" for each in meant),
                 )
 

@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from fieldvault.errors import ConfigurationError, KMSDenied, KMSUnavailable
 from fieldvault.kms import TransitKMS
 from fieldvault.kms.transit import JWT, AppRole, Auth, Kubernetes, SecretText, Token
+from fieldvault.kms.transit.tokens import TokenKeeper
+from fieldvault.testing.fakes import ManualClock
 from fieldvault.testing.samples import told_by
 from tests.kms.transit.conftest import Tenancy
-from tests.kms.transit.logins import Issuer, new_role, new_secret_id
+from tests.kms.transit.logins import Cluster, Issuer, new_role, new_secret_id
 
 CONTEXT = {"tenant": "acme"}
 KEY = bytes(range(32))
@@ -33,12 +36,28 @@ def test_approle(tenancy: Tenancy, open_kms: Open, tmp_path: Path) -> None:
     assert _works(open_kms(auth=AppRole(role_id, tmp_path / "secret-id", mount)))
 
 
-def test_jwt_and_kubernetes(tenancy: Tenancy, open_kms: Open, tmp_path: Path) -> None:
-    """Signed by a provider that the server knows; a pod's token lies in a file."""
+def test_jwt(tenancy: Tenancy, open_kms: Open, tmp_path: Path) -> None:
+    """Signed by a provider that the server knows; as it is, and from a file."""
     issuer = Issuer(tenancy)
     assert _works(open_kms(auth=JWT("app", issuer.sign(), issuer.mount)))
     (tmp_path / "token").write_text(issuer.sign())
-    assert _works(open_kms(auth=Kubernetes("app", tmp_path / "token", issuer.mount)))
+    assert _works(open_kms(auth=JWT("app", tmp_path / "token", issuer.mount)))
+
+
+def test_kubernetes(tenancy: Tenancy, open_kms: Open, tmp_path: Path) -> None:
+    """A pod's token lies in a file, and the server has it reviewed by the cluster.
+
+    It does not tell a token that was refused from a cluster that is away, so both are refusals.
+    """
+    with Cluster(tenancy) as cluster:
+        (tmp_path / "token").write_text(cluster.token)
+        auth = Kubernetes("app", tmp_path / "token", cluster.mount)
+        assert _works(open_kms(auth=auth))
+        cluster.deleted = True
+        with pytest.raises(KMSDenied, match="login by Kubernetes failed"):
+            open_kms(auth=auth).check()
+    with pytest.raises(KMSDenied, match="login by Kubernetes failed"):
+        open_kms(auth=auth).check()
 
 
 def test_a_token_from_a_file(tenancy: Tenancy, open_kms: Open, tmp_path: Path) -> None:
@@ -77,18 +96,48 @@ def test_a_sealed_server_is_no_refusal(tenancy: Tenancy, open_kms: Open) -> None
     assert _works(kms)
 
 
-def test_a_secret_is_read_anew_at_each_login(tenancy: Tenancy, open_kms: Open, tmp_path: Path) -> None:
-    """What lies in a file is what an agent, or Kubernetes, keeps fresh."""
+def test_a_secret_is_read_anew_at_each_login(
+    tenancy: Tenancy, open_kms: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in a file is what an agent, or Kubernetes, keeps fresh; a refusal is believed a second."""
+    clock = ManualClock()
+    monkeypatch.setattr("fieldvault.kms.transit.engine.TokenKeeper", partial(TokenKeeper, clock=clock))
     file = tmp_path / "secret-id"
     role_id, secret_id = new_role(tenancy, secret_id_num_uses=1, token_ttl="1h")
     file.write_text(secret_id)
     kms = open_kms(auth=AppRole(role_id, file, f"approle-{tenancy.key}"))
     assert _works(kms)
     revoke_tokens(tenancy)
-    with pytest.raises(KMSDenied, match="login by AppRole failed"):
-        kms.check()
+    before = tenancy.server.audit_mark()
+    for seconds in (0, 0.5, 0.4):
+        clock.advance(seconds)
+        with pytest.raises(KMSDenied, match="login by AppRole failed"):
+            kms.check()
+    asked = [
+        entry["request"]["path"] for entry in tenancy.server.audited(before) if entry["type"] == "request"
+    ]
+    assert asked.count(f"auth/approle-{tenancy.key}/login") == asked.count("auth/token/lookup-self") == 1
     file.write_text(new_secret_id(tenancy))
+    clock.advance(0.2)
     assert _works(kms)
+
+
+def test_a_first_login_that_is_refused_is_not_tried_for_each_call(
+    tenancy: Tenancy, open_kms: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers lock out who fails too often."""
+    role_id, _ = new_role(tenancy)
+    clock = ManualClock()
+    monkeypatch.setattr("fieldvault.kms.transit.engine.TokenKeeper", partial(TokenKeeper, clock=clock))
+    kms = open_kms(auth=AppRole(role_id, "wrong", f"approle-{tenancy.key}"))
+    tries = []
+    for seconds in (0, 0.9, 0.2):
+        clock.advance(seconds)
+        before = tenancy.server.audit_mark()
+        with pytest.raises(KMSDenied, match="login by AppRole failed"):
+            kms.check()
+        tries.append(len(tenancy.server.audited(before)) > 0)
+    assert tries == [True, False, True]
 
 
 def revoke_tokens(tenancy: Tenancy) -> None:

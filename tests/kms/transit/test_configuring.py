@@ -92,12 +92,16 @@ def test_each_login_and_every_member(tenancy: Tenancy, write: Write, tmp_path: P
 
 
 def test_a_key_a_tenant(tenancy: Tenancy, write: Write, tmp_path: Path) -> None:
-    """Made when the tenant's first value is sealed."""
+    """The one that was made for it wraps the tenant's keys."""
     (tmp_path / "token").write_text(tenancy.token("A key a tenant"))
     login = 'token_file = "token"\ndedicated = true'
+    tenancy.create(f"{tenancy.key}-acme")
+    before = tenancy.server.audit_mark()
     with Vault.open(write(f'url = "{tenancy.server.url}"\nkey = "{tenancy.key}"\n{login}')) as vault:
         vault.encrypt("ann@example.com", field="customers.email", tenant="acme")
-    assert f"{tenancy.key}-acme" in tenancy.server.admin.secrets.transit.list_keys()["data"]["keys"]
+    paths = {entry["request"]["path"] for entry in tenancy.server.audited(before)}
+    assert f"transit/encrypt/{tenancy.key}-acme" in paths
+    assert f"transit/encrypt/{tenancy.key}" not in paths
 
 
 GOOD = 'url = "http://127.0.0.1:8200"\ntoken_file = "token"\n'
@@ -112,7 +116,18 @@ BAD = {
         "kms.url cannot be used: http to bao",
     ),
     "no token": ('url = "http://127.0.0.1:8200"', "kms.token_env is missing, and so is token_file"),
-    "a token in the file itself": (GOOD + 'token = "s.x"', "line 7: kms.token is not known"),
+    "a token in the file itself": (
+        GOOD + 'token = "s.iAmNotShown"',
+        "line 7: kms.token is a secret, and does not stand here; give token_env or token_file",
+    ),
+    "a token in the file and nothing else": (
+        'url = "http://127.0.0.1:8200"\ntoken = "s.iAmNotShown"',
+        "line 6: kms.token is a secret, and does not stand here; give token_env or token_file",
+    ),
+    "a secret id in the file": (
+        'url = "http://127.0.0.1:8200"\nauth = "approle"\nrole_id = "x"\nsecret_id = "s.iAmNotShown"',
+        "line 8: kms.secret_id is a secret, and does not stand here",
+    ),
     "a login that is none": (
         GOOD + 'auth = "password"',
         "kms.auth is 'password'; it is one of token, approle",
@@ -149,6 +164,16 @@ def test_a_mistake_is_told_with_its_line(write: Write, tmp_path: Path, what: str
     with pytest.raises(ConfigurationError, match=re.escape(problem)) as caught:
         Vault.open(write(section))
     assert "iAmNotShown" not in str(caught.value)
+
+
+def test_what_can_stand_there_is_told_once(write: Write, tmp_path: Path) -> None:
+    """However often a member is looked at."""
+    (tmp_path / "token").write_text("s.iAmNotShown")
+    with pytest.raises(ConfigurationError) as caught:
+        Vault.open(write(GOOD + 'ca_file = "token"\nnamspace = "team"'))
+    known = str(caught.value).partition("here can stand: ")[2].partition(";")[0].split(", ")
+    assert {"token_env", "token_file", "ca_file"} <= set(known)
+    assert len(known) == len(set(known))
 
 
 DEFAULTS = {

@@ -74,6 +74,14 @@ class TestTransitKMS(KMSConformance):
         return lambda: adapter.post(f"/v1/transit/keys/{tenancy.key}/soft-delete-restore")
 
     @pytest.fixture
+    def disable_one(self, tenancy: Tenancy) -> Callable[[bytes], None]:
+        """The floor is raised above its version."""
+        configure = tenancy.server.admin.secrets.transit.update_key_configuration
+        return lambda wrapped: configure(
+            tenancy.key, min_decryption_version=TransitKMS.version_of(wrapped) + 1
+        )
+
+    @pytest.fixture
     def delete(self, tenancy: Tenancy) -> Callable[[], None]:
         """As the page says."""
         transit = tenancy.server.admin.secrets.transit

@@ -1,15 +1,32 @@
 """What the errors of the vendor's libraries mean, and that none brings along what it holds."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hvac import exceptions as vendor
 from requests import exceptions as http
+from urllib3 import exceptions as transport
 
+from fieldvault import CachePolicy, Vault
 from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
-from fieldvault.kms.transit.mapping import MEANING, TransitKeyMissing, of_encryption, of_item, translated
+from fieldvault.keys.policy import RetryPolicy
+from fieldvault.keystores import MemoryKeyStore
+from fieldvault.kms import TransitKMS
+from fieldvault.kms.transit import AppRole
+from fieldvault.kms.transit.mapping import (
+    MEANING,
+    TransitKeyMissing,
+    is_timeout,
+    of_encryption,
+    of_item,
+    translated,
+)
+from fieldvault.testing.fakes import ManualClock
 from fieldvault.testing.samples import told_by
 from fieldvault.testing.vendors import exceptions_of
+from tests.kms.transit.conftest import Tenancy
+from tests.servers.proxy import Answer, Proxy, ResetAfter
 
 KNOWN = exceptions_of(vendor, http)
 SECRETS = ("s.aaaaaaaaaaaaaaaaaaaaaaaa", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
@@ -91,3 +108,92 @@ def test_what_the_server_repeats_is_not_shown_in_an_items_error() -> None:
     for secret in SECRETS:
         assert secret not in str(of_item(f"failed at {secret}", "fieldvault"))
         assert secret not in str(of_encryption(f"failed at {secret}", "fieldvault"))
+
+
+BETWEEN = {
+    "an ingress without a backend": (404, b"404 page not found\n", "text/plain; charset=utf-8"),
+    "a firewall": (403, b"<html>Forbidden</html>", "text/html"),
+    "a sign-in": (401, b"<html>Sign in</html>", "text/html"),
+    "a TLS port": (400, b"Client sent an HTTP request to an HTTPS server.\n", "text/plain"),
+    "a gateway that speaks JSON": (404, b'{"message":"no Route matched"}', "application/json"),
+    "JSON that is no object": (403, b"[1]", "application/json"),
+    "errors that are no text": (403, b'{"errors":[1]}', "application/json"),
+    "errors that are no list": (403, b'{"errors":"no"}', "application/json; charset=utf-8"),
+    "lists without end": (403, b"[" * 100_000, "text/plain"),
+    "nothing": (403, b"", "text/plain"),
+}
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+def test_what_stands_between_does_not_speak_for_the_server(
+    tenancy: Tenancy, open_kms: Callable[..., TransitKMS], what: str
+) -> None:
+    """Its page says nothing about the key: cached keys serve on, and the error says where to look."""
+    status, body, content_type = BETWEEN[what]
+    proxy, clock = Proxy(tenancy.server.port), ManualClock()
+    cache = CachePolicy(ttl=300, lease=30, grace=60, refresh_ahead=0)
+    kms = open_kms(url=proxy.url)
+    with Vault(
+        kms=kms, key_store=MemoryKeyStore(), cache=cache, retries=RetryPolicy(deadline=0), clock=clock
+    ) as vault:
+        sealed = vault.encrypt("x", field="f", tenant="acme")
+        with proxy.meeting(Answer(status, body, {"Content-Type": content_type})):
+            clock.advance(31)
+            assert vault.decrypt(sealed, field="f", tenant="acme") == "x"
+            with pytest.raises(KMSUnavailable, match="see what stands between"):
+                kms.check()
+    proxy.close()
+
+
+def test_what_the_server_says_counts_whatever_the_content_type_is_called(
+    tenancy: Tenancy, open_kms: Callable[..., TransitKMS]
+) -> None:
+    """A proxy that adds a character set does not make an outage of a denial."""
+    proxy = Proxy(tenancy.server.port)
+    kms = open_kms(url=proxy.url)
+    wrapped = kms.wrap(bytes(32), context={})
+    said = Answer(
+        403, b'{"errors":["permission denied"]}', {"Content-Type": "application/json; charset=utf-8"}
+    )
+    with proxy.meeting(said), pytest.raises(KMSDenied, match="permission denied"):
+        kms.unwrap(wrapped, context={})
+    proxy.close()
+
+
+def test_a_refusal_names_the_path_that_was_asked(
+    tenancy: Tenancy, open_kms: Callable[..., TransitKMS]
+) -> None:
+    """The same two words are all that the server has for a wrong mount, key, policy and token."""
+    key = tenancy.key
+    with pytest.raises(KMSDenied) as caught:
+        open_kms(key=f"{key}-typo").check()
+    assert str(caught.value).endswith(
+        f"permission denied (transit/decrypt/{key}-typo); see the policy of the token, and mount, key and "
+        "namespace"
+    )
+    with pytest.raises(KMSDenied, match=rf"\(elsewhere/decrypt/{key}\); see the policy"):
+        open_kms(mount="elsewhere").check()
+    with pytest.raises(KMSKeyDisabled, match=rf"\(elsewhere/decrypt/{key}\)$"):
+        open_kms(mount="elsewhere", token=tenancy.server.root_token).check()
+    login = AppRole("role", "secret", f"approle-{key}")
+    with pytest.raises(
+        KMSDenied, match=rf"\(auth/approle-{key}/login\); see auth_mount, and what the login was given"
+    ):
+        open_kms(auth=login).check()
+
+
+def test_half_an_answer_in_the_time_is_no_answer_in_time(
+    tenancy: Tenancy, open_kms: Callable[..., TransitKMS]
+) -> None:
+    """It keeps a connection for as long as none at all, and so ends the waiting of others as well."""
+    met = http.ConnectionError(transport.ReadTimeoutError(None, "", ""))  # type: ignore[arg-type]
+    assert is_timeout(met)
+    assert "no answer in time" in str(translated(met, "https://there"))
+    assert not is_timeout(http.ConnectionError("refused"))
+    proxy = Proxy(tenancy.server.port)
+    kms = open_kms(url=proxy.url)
+    kms.check()
+    with proxy.meeting(ResetAfter(60)), pytest.raises(KMSUnavailable, match="cannot be reached") as caught:
+        kms.check()
+    assert "in time" not in str(caught.value)
+    proxy.close()

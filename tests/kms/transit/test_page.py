@@ -148,9 +148,12 @@ POLICIES = {
     "A key a tenant": {
         ("transit/encrypt/fieldvault", "update"),
         ("transit/decrypt/fieldvault", "update"),
-        ("transit/encrypt/fieldvault-acme", "create"),
         ("transit/encrypt/fieldvault-acme", "update"),
         ("transit/decrypt/fieldvault-acme", "update"),
+    },
+    "Beginning a tenant": {
+        (f"transit/keys/fieldvault-acme{part}", "update")
+        for part in ("", "/rotate", "/config", "/trim", "/soft-delete")
     },
     "Ending a tenant": {
         (f"transit/keys/fieldvault-acme{part}", capability)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
@@ -13,6 +17,9 @@ from hvac.exceptions import Forbidden
 from fieldvault.errors import ConfigurationError, KMSUnavailable
 
 __all__ = ["JWT", "AppRole", "Auth", "Grant", "Kubernetes", "SecretText", "Token"]
+
+_log = logging.getLogger(__name__)
+_OTHERS = stat.S_IRWXO | stat.S_IWGRP
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -80,7 +87,7 @@ class Token:
             # Not good, or not allowed to ask: the next request tells.
             return Grant(token, 0, renewable=False)
         known = _object(answer, "data")
-        return Grant(token, float(known.get("ttl") or 0), bool(known.get("renewable")))
+        return Grant(token, _seconds(known.get("ttl")), known.get("renewable") is True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ class JWT:
 
     def login(self, adapter: adapters.Adapter) -> Grant:
         """See ``Auth``."""
-        jwt = _secret(self.jwt).reveal()
+        jwt = _secret(self.jwt, lasting=False).reveal()
         return _granted(auth_methods.JWT(adapter).jwt_login(self.role, jwt, use_token=False, path=self.mount))
 
 
@@ -132,7 +139,7 @@ class Kubernetes:
     def login(self, adapter: adapters.Adapter) -> Grant:
         """See ``Auth``."""
         method = auth_methods.Kubernetes(adapter)
-        jwt = _secret(self.jwt).reveal()
+        jwt = _secret(self.jwt, lasting=False).reveal()
         return _granted(method.login(self.role, jwt, use_token=False, mount_point=self.mount))
 
 
@@ -142,25 +149,43 @@ def _hide(auth: object, name: str) -> None:
         object.__setattr__(auth, name, SecretText(source))
 
 
-def _secret(source: SecretSource) -> SecretText:
+def _secret(source: SecretSource, *, lasting: bool = True) -> SecretText:
+    """The secret; one that lasts is not for others' eyes, whereas Kubernetes shows its short-lived JWTs."""
     if isinstance(source, SecretText):
         return source
     problem: str
     try:
-        return SecretText(Path(source).read_text(encoding="utf-8").strip())
+        with Path(source).open(encoding="utf-8") as file:
+            secret, mode = SecretText(file.read().strip()), os.fstat(file.fileno()).st_mode
     except OSError as error:
         problem = error.strerror or type(error).__name__
     except (ConfigurationError, UnicodeDecodeError):
         problem = "it holds no token, JWT or secret id"
+    else:
+        if lasting and mode & _OTHERS:
+            told = f"{source} holds a secret and is open to others (mode {stat.S_IMODE(mode):04o})"
+            _log.warning("%s: chmod 600 %s", told, source)
+        return secret
     raise KMSUnavailable(f"{source} cannot be read: {problem}")
 
 
 def _granted(answer: object) -> Grant:
     auth = _object(answer, "auth")
     token = auth.get("client_token")
-    if not isinstance(token, str):
-        raise KMSUnavailable("the answer to the login holds no token")
-    return Grant(SecretText(token), float(auth.get("lease_duration") or 0), bool(auth.get("renewable")))
+    if isinstance(token, str):
+        with suppress(ConfigurationError):
+            lease = _seconds(auth.get("lease_duration"))
+            return Grant(SecretText(token), lease, auth.get("renewable") is True)
+    raise KMSUnavailable("the answer to the login holds no token; see what stands between")
+
+
+def _seconds(given: object) -> float:
+    """A time to live; none is 0."""
+    if given is None:
+        return 0
+    if type(given) is not int or given < 0:
+        raise KMSUnavailable("the answer does not say how long the token lives; see what stands between")
+    return given
 
 
 def _object(answer: object, member: str) -> dict[str, Any]:

@@ -80,6 +80,8 @@ def _auth(section: Section) -> Auth:
 
 def _secret(section: Section, name: str, default: Path | None = None) -> str | Path:
     """A secret, or the file that holds it: that one is read at each login, for what keeps it fresh."""
+    if name in section:
+        raise section.error(name, f"is a secret, and does not stand here; give {name}_env or {name}_file")
     value = section.secret(name)
     if f"{name}_file" in section:
         return section.path(f"{name}_file")

@@ -14,10 +14,11 @@ from hvac import adapters
 from hvac.exceptions import VaultError
 from requests.adapters import HTTPAdapter
 
-from fieldvault.errors import ConfigurationError, KMSError
+from fieldvault.errors import ConfigurationError, KMSError, KMSUnavailable
 from fieldvault.forks import in_forked_children
 from fieldvault.kms.transit.auth import SecretText
-from fieldvault.kms.transit.mapping import translated
+from fieldvault.kms.transit.mapping import is_timeout, translated
+from fieldvault.kms.transit.turns import Turns
 
 __all__ = ["Connection", "Server", "check_file", "check_url"]
 
@@ -53,7 +54,10 @@ class Server:
 class Connection:
     """Asks one server; keeps connections open for the next request.
 
-    Nothing is taken from the environment: no proxy, no ``.netrc``, no bundle of certificates.
+    A request takes no longer than both time-outs together until the answer begins, its wait for one of the
+    connections included. Once a request met a time-out, those that wait give up too: a server that hangs is
+    waited for once. Nothing is taken from the environment: no proxy, no ``.netrc``, no bundle of
+    certificates.
     """
 
     def __init__(self, server: Server) -> None:
@@ -71,10 +75,11 @@ class Connection:
             certificate, key = self.server.client_certificate
             session.cert = str(certificate), str(key)
         size = self.server.pool_size
-        pool = HTTPAdapter(pool_connections=1, pool_maxsize=size, pool_block=True)
+        pool = HTTPAdapter(pool_connections=1, pool_maxsize=size)
         session.mount("http://", pool)
         session.mount("https://", pool)
         self._session = session
+        self._turns = Turns(size)
 
     def ask(self, request: Callable[[adapters.Adapter], T], token: SecretText | None = None) -> T:
         """What the request, made with an adapter that holds the token, gives.
@@ -82,24 +87,36 @@ class Connection:
         Raises:
             KMSError: what it met, as ``mapping`` has it.
         """
-        adapter = adapters.JSONAdapter(
+        limit = self.server.connect_timeout + self.server.read_timeout
+        turns = self._turns
+        problem: KMSError
+        with turns.turn(limit / 2) as waited:
+            adapter = self._adapter(token, 1 - waited / limit)
+            try:
+                return request(adapter)
+            except KMSError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the client's parsing fails with whatever it likes
+                partial = _partial(error)
+                if partial is not None:
+                    return partial  # type: ignore[no-any-return]
+                problem = translated(error, str(self.server))
+                hangs = is_timeout(error)
+            if hangs and isinstance(problem, KMSUnavailable):
+                turns.call_off(problem)
+        raise problem
+
+    def _adapter(self, token: SecretText | None, share: float) -> adapters.Adapter:
+        """One for a request that has this share of the time-outs left."""
+        return adapters.JSONAdapter(
             base_uri=self.server.url,
             token=None if token is None else token.reveal(),
-            timeout=(self.server.connect_timeout, self.server.read_timeout),
+            timeout=(self.server.connect_timeout * share, self.server.read_timeout * share),
             # A token goes to the server that was named, and to no other.
             allow_redirects=False,
             session=self._session,
             namespace=self.server.namespace,
         )
-        problem: KMSError
-        try:
-            return request(adapter)
-        except (VaultError, OSError) as error:
-            partial = _partial(error)
-            if partial is not None:
-                return partial  # type: ignore[no-any-return]
-            problem = translated(error, str(self.server))
-        raise problem
 
     def close(self) -> None:
         """Close what is open."""

@@ -14,6 +14,7 @@ from fieldvault.kms.transit.auth import Auth, SecretText, Token
 from fieldvault.kms.transit.batches import MAX_ITEMS, in_batches
 from fieldvault.kms.transit.connection import Server
 from fieldvault.kms.transit.engine import Engine, Item
+from fieldvault.kms.transit.mapping import TransitKeyMissing
 from fieldvault.kms.transit.wrapping import Ciphertext, check_key, check_mount, tenant_key
 from fieldvault.secret import KEY_SIZE
 from fieldvault.settings import Section
@@ -45,7 +46,7 @@ class TransitKMS:
         read_timeout: Seconds between two bytes of an answer.
         pool_size: Connections, and so requests, at once.
         batch_size: Items a request; lower it where the server's ``max_request_json_strings`` is below 1,000.
-        dedicated: Each tenant gets a transit key of its own, made when its first data key is wrapped.
+        dedicated: Each tenant has a transit key of its own, which ``create_tenant_key`` makes.
         allow_http: Tokens and keys may cross the network in the clear.
 
     Raises:
@@ -102,14 +103,13 @@ class TransitKMS:
 
         Raises:
             ConfigurationError: the key has another size, or the transit key is not derived.
-            KMSKeyDisabled: the transit key is gone; it is not made anew.
+            KMSKeyDisabled: the transit key is not there, or no longer; it is not made here.
         """
         if len(key) != KEY_SIZE:
             raise ConfigurationError(f"a KMS wraps keys of {KEY_SIZE} bytes, not of {len(key)}")
         dedicated = self._is_dedicated(context)
         name = tenant_key(self._key, context["tenant"]) if dedicated else self._key
-        if not dedicated:
-            self._look_for(name)
+        self._look_for(name, dedicated=dedicated)
         made = Item(self._engine.encrypt(name, key, context, dedicated=dedicated), context)
         if name not in self._samples:
             self._prove_bound(name, made)
@@ -165,6 +165,13 @@ class TransitKMS:
                 raise again
             return again
         return self.wrap(self.unwrap(wrapped, context=context), context=context)
+
+    def create_tenant_key(self, tenant: str) -> None:
+        """Make a tenant's own transit key, before anything of the tenant's is wrapped; again: no error.
+
+        Nothing else makes one, so that one that was deleted stays deleted, and so does its name.
+        """
+        self._engine.create(tenant_key(self._key, tenant))
 
     def rotate_root_key(self, tenant: str | None = None) -> int:
         """Add a version to the transit key, or to a tenant's own; its number."""
@@ -237,17 +244,29 @@ class TransitKMS:
             raise KMSError("a key wrapped under a tenant's own transit key, and no tenant in the context")
         return tenant_key(self._key, item.context["tenant"])
 
-    def _look_for(self, name: str) -> None:
+    def _look_for(self, name: str, *, dedicated: bool) -> None:
         """See that a key is there: asked to encrypt, a server makes a missing one for whoever may make keys.
 
         Raises:
             KMSKeyDisabled: it is not.
         """
         sample = self._samples.get(name, _NOTHING)
-        (answer,) = self._engine.decrypt(name, [sample])
-        if isinstance(answer, KMSError):
-            # One of a version that is no longer opened, say: the next one is a sample as good.
-            self._samples.pop(name, None)
+        missing: TransitKeyMissing
+        try:
+            (answer,) = self._engine.decrypt(name, [sample])
+        except TransitKeyMissing as error:
+            missing = error
+        else:
+            if isinstance(answer, KMSError):
+                # One of a version that is no longer opened, say: the next one is a sample as good.
+                self._samples.pop(name, None)
+            return
+        if dedicated:
+            raise TransitKeyMissing(
+                f"there is no transit key {name}; for a new tenant create_tenant_key makes it, and what one "
+                "that was deleted wrapped is lost"
+            )
+        raise missing
 
     def _prove_bound(self, name: str, made: Item) -> None:
         """See that a key does not open what was wrapped under another context.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from hvac import exceptions as vendor
 from requests import exceptions as http
+from urllib3 import exceptions as transport
 
 from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
 
-__all__ = ["MEANING", "TransitKeyMissing", "of_encryption", "of_item", "translated"]
+__all__ = ["MEANING", "TransitKeyMissing", "is_timeout", "of_encryption", "of_item", "translated"]
 
 MEANING: Mapping[type[Exception], type[KMSError]] = {
     # 400: what it says decides, see _GONE.
@@ -66,6 +69,14 @@ _GONE: Mapping[str, str] = {
     "soft-deleted": "is soft-deleted; it can be restored",
 }
 
+_REFUSALS = (vendor.InvalidRequest, vendor.Unauthorized, vendor.Forbidden, vendor.InvalidPath)
+"""What only the server itself may say: 400, 401, 403, 404."""
+
+_PROVIDER_AWAY = ("fetching keys", "keyset configuration error")
+"""What a login by JWT is refused with where the server cannot get the identity provider's keys."""
+
+_BETWEEN = "see what stands between"
+
 _SECRETIVE = re.compile(r"[\w+/=.-]{24,}")
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
@@ -75,17 +86,33 @@ class TransitKeyMissing(KMSKeyDisabled):
 
 
 def translated(error: Exception, server: str) -> KMSError:
-    """The error of this package for one of the vendor's; to be raised outside the ``except`` block.
+    """The error of this package for one that a request met; to be raised outside the ``except`` block.
 
     The vendor's error holds the server's answer, keys among it, and must not become a cause or a context.
+    What is no error of the vendor's libraries comes from reading an answer that nobody had thought of.
     """
-    meaning = next((MEANING[each] for each in type(error).__mro__ if each in MEANING), KMSError)
     if not isinstance(error, vendor.VaultError):
-        return meaning(f"{server} cannot be reached: {_kind(error)}")
-    said = _said(", ".join(map(str, error.errors if isinstance(error.errors, list) else [])))
+        known = (MEANING[each] for each in type(error).__mro__ if each in MEANING)
+        return next(known, KMSUnavailable)(f"{server} cannot be reached: {_kind(error)}")
+    meaning = next(MEANING[each] for each in type(error).__mro__ if each in MEANING)
+    path = str(error.url or "").partition("/v1/")[2]
+    asked = f" ({path})" if path else ""
+    told = _told(error)
+    if told is None and isinstance(error, _REFUSALS):
+        return KMSUnavailable(
+            f"{server} answered{asked} as neither OpenBao nor Vault does: {type(error).__name__}; {_BETWEEN}"
+        )
+    said = _said(", ".join(told or ()))
     if isinstance(error, vendor.InvalidRequest):
-        meaning = _meaning(said)
-    return meaning(f"{server} answered: {said or type(error).__name__}")
+        meaning = KMSUnavailable if any(sign in said for sign in _PROVIDER_AWAY) else _meaning(said)
+    return meaning(f"{server} answered: {said or type(error).__name__}{asked}{_hint(meaning, path)}")
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether no answer came in time, or only the beginning of one."""
+    return isinstance(error, http.Timeout) or any(
+        isinstance(each, transport.TimeoutError) for each in error.args
+    )
 
 
 def of_item(said: str, key: str) -> KMSError:
@@ -95,7 +122,7 @@ def of_item(said: str, key: str) -> KMSError:
         return _meaning(said)(f"the transit key {key} {gone}")
     return KMSError(
         "the wrapped key was changed, or wrapped for another key, tenant or purpose, or under "
-        "another transit key"
+        "another transit key, or one of the same name that was deleted and made anew"
     )
 
 
@@ -114,13 +141,36 @@ def _gone(said: str) -> str | None:
     return next((told for sign, told in _GONE.items() if sign in said), None)
 
 
+def _told(error: vendor.VaultError) -> Sequence[str] | None:
+    """What the server itself said, which it does in one form; ``None``: something else answered."""
+    told: object = error.errors
+    if told is None:
+        # The client reads it only where the content type is JSON to the letter.
+        with suppress(ValueError, RecursionError):
+            answer = json.loads(error.text or "")
+            told = answer.get("errors") if isinstance(answer, dict) else None
+    if isinstance(told, list) and all(isinstance(each, str) for each in told):
+        return told
+    return None
+
+
+def _hint(meaning: type[KMSError], path: str) -> str:
+    if meaning is not KMSDenied or not path:
+        return ""
+    if path.startswith("auth/"):
+        return "; see auth_mount, and what the login was given"
+    return "; see the policy of the token, and mount, key and namespace"
+
+
 def _kind(error: Exception) -> str:
-    if isinstance(error, http.Timeout):
+    if is_timeout(error):
         return "no answer in time"
     if isinstance(error, http.SSLError):
         return "TLS failed; see the certificates of both sides"
     if isinstance(error, http.InvalidJSONError):
-        return "the answer is not JSON; see what stands between"
+        return f"the answer is not JSON; {_BETWEEN}"
+    if not isinstance(error, OSError):
+        return f"the answer cannot be read ({type(error).__name__}); {_BETWEEN}"
     return _cause(error) or type(error).__name__
 
 

@@ -19,7 +19,9 @@ __all__ = ["Held", "TokenKeeper"]
 
 _LOGIN = "login"
 _PAUSE = 5.0
-"""Seconds between two attempts to renew a token that still serves."""
+"""Seconds between two attempts to renew a token that still serves, or to replace one in vain."""
+_BELIEVED = 1.0
+"""Seconds for which a token that the server knows is not asked about again, and a refused login not tried."""
 
 
 @dataclass(slots=True)
@@ -47,6 +49,8 @@ class TokenKeeper:
         self._connection = connection
         self._clock = boot_clock() if clock is None else clock
         self._held: Held | None = None
+        self._not_to_blame: tuple[Held | None, float] = (None, 0.0)
+        self._refused_login: tuple[str, float] = ("", 0.0)
         self._flight: SingleFlight[str, Held] = SingleFlight()
         self._renewing = Lock()
         in_forked_children(self, TokenKeeper.after_fork)
@@ -76,13 +80,36 @@ class TokenKeeper:
         return held
 
     def instead(self, refused: Held) -> Held | None:
-        """Another token in place of one that was refused; ``None`` if it was not the token's fault."""
+        """Another token in place of one that was refused; ``None`` if it was not the token's fault.
+
+        ``None`` too where nobody can say whose fault it was: the refusal was said, and stands.
+
+        Raises:
+            KMSDenied: the token is no longer good, and the login was refused.
+            KMSUnavailable: the token is no longer good, and a login cannot be had now.
+        """
         if self._held is not refused:
             return self._held
-        if self._serves(refused):
+        blameless, until = self._not_to_blame
+        if blameless is refused and self._clock() < until:
+            return None
+        self._heed_refused_login()
+        try:
+            serves = self._serves(refused)
+        except KMSUnavailable:
+            return None
+        if serves:
+            self._not_to_blame = refused, self._clock() + _BELIEVED
             return None
         held = self._anew(refused)
-        return None if held.token.reveal() == refused.token.reveal() else held
+        if held.token.reveal() == refused.token.reveal():
+            self.was_in_vain(held)
+            return None
+        return held
+
+    def was_in_vain(self, held: Held) -> None:
+        """A token that was got in place of a refused one is refused too: no other is got for a while."""
+        self._not_to_blame = held, self._clock() + _PAUSE
 
     def _serves(self, held: Held) -> bool:
         try:
@@ -118,7 +145,7 @@ class TokenKeeper:
             return None
         auth = answer.get("auth") if isinstance(answer, dict) else None
         lease = auth.get("lease_duration") if isinstance(auth, dict) else None
-        if not isinstance(lease, int) or lease < held.lease / 2:
+        if type(lease) is not int or lease < held.lease / 2:
             return None
         return Held.of(Grant(held.token, lease, held.renewable), now)
 
@@ -130,9 +157,15 @@ class TokenKeeper:
             raise outcome
         return outcome
 
+    def _heed_refused_login(self) -> None:
+        told, until = self._refused_login
+        if self._clock() < until:
+            raise KMSDenied(told)
+
     def _login(self, previous: Held | None) -> Held:
         if self._held is not previous and self._held is not None:
             return self._held
+        self._heed_refused_login()
         now = self._clock()
         problem: KMSError
         try:
@@ -145,4 +178,6 @@ class TokenKeeper:
             self._held = Held.of(granted, now)
             return self._held
         # A login that is refused, by whatever status, is a matter of permission.
-        raise KMSDenied(f"the login by {type(self._auth).__name__} failed: {problem}")
+        told = f"the login by {type(self._auth).__name__} failed: {problem}"
+        self._refused_login = told, self._clock() + _BELIEVED
+        raise KMSDenied(told)

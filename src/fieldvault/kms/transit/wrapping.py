@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fieldvault.context import encode_context
@@ -15,6 +16,7 @@ __all__ = ["Ciphertext", "check_key", "check_mount", "context_text", "tenant_key
 _SHARED, _DEDICATED = b"\x01", b"\x02"
 _HEADER_SIZE = 5
 _OVERHEAD = 12 + 16
+_MAX_VERSION = 2**32 - 1
 _FORM = re.compile(r"vault:v([1-9][0-9]{0,9}):([A-Za-z0-9+/]+=*)")
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _UNSAFE = re.compile(rb"[^a-z0-9]")
@@ -53,10 +55,10 @@ class Ciphertext:
         """
         found = _FORM.fullmatch(text) if isinstance(text, str) else None
         if found is not None:
-            try:
-                return cls(dedicated, int(found[1]), from_text(found[2]))
-            except ValueError:
-                pass
+            with suppress(ValueError):
+                read = cls(dedicated, int(found[1]), from_text(found[2]))
+                if read.version <= _MAX_VERSION:
+                    return read
         raise KMSUnavailable("the answer holds no transit ciphertext; see what stands between")
 
     def text(self) -> str:
