@@ -2,19 +2,20 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
-from fieldvault import CachePolicy, RetryPolicy
+from fieldvault import CachePolicy, RetryPolicy, Vault
 from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
-from fieldvault.keys.protocols import WrappedKey
+from fieldvault.keys.protocols import NotAsked, WrappedKey
 from fieldvault.keys.retrying import RetryingKMS
 from fieldvault.keys.stats import Meter
 from fieldvault.kms import LocalKMS
 from fieldvault.testing.fakes import FaultyKMS, ManualClock
-from tests.keys.parties import Party, Rig, Running, in_threads
+from tests.keys.parties import Party, Rig, Running, WatchedStore, in_threads
 
 ONCE = RetryPolicy(deadline=0, failures=3, pause=10)
 CONTEXT = {"tenant": "acme"}
@@ -258,7 +259,7 @@ def test_a_forked_child_finds_out_by_itself(memory_rig: Rig) -> None:
             other(party)
     party.kms.heal()
     breaker = party.vault.ring.kms.breaker
-    with breaker._lock, breaker._circuit._lock:
+    with breaker._lock:
         child = os.fork()
         if child == 0:
             works = False
@@ -268,3 +269,273 @@ def test_a_forked_child_finds_out_by_itself(memory_rig: Rig) -> None:
                 os._exit(0 if works else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert party.vault.stats().breaker == "open"
+
+
+# -- several root keys --------------------------------------------------------------------------------------
+
+
+class OneATenant(FaultyKMS):
+    """A KMS in which each tenant has a root key of its own."""
+
+    def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
+        """See ``ManyRootKeys``."""
+        assert wrapped
+        return context["tenant"]
+
+
+class OneAKey(FaultyKMS):
+    """A KMS that names another root key for each wrapped key."""
+
+    def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
+        """See ``ManyRootKeys``."""
+        assert context
+        return wrapped.hex()
+
+
+def of_tenants(*tenants: str) -> Callable[[Mapping[str, str]], bool]:
+    """Whether a key is one of theirs."""
+    return lambda context: context["tenant"] in tenants
+
+
+def dedicated(
+    rig: Rig, kms: FaultyKMS | None = None, retries: RetryPolicy = ONCE, **cache: Any
+) -> tuple[Party, States]:
+    """A vault with a root key a tenant, and what is told of its breaker."""
+    states = States()
+    kms, store = kms or OneATenant(rig.kms), WatchedStore(rig.store)
+    policy = CachePolicy(**{"lease": 30, "refresh_ahead": 0, **cache})
+    vault = Vault(kms=kms, key_store=store, cache=policy, retries=retries, clock=rig.clock, observer=states)
+    return Party(vault, kms, store), states
+
+
+def sealed(rig: Rig, *tenants: str) -> dict[str, bytes]:
+    """A ciphertext of each tenant, cold for everybody else."""
+    other = rig.party()
+    return {tenant: other.seal("x", tenant) for tenant in tenants}
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+@pytest.mark.parametrize("whole", [True, False], ids=["the call", "the item"])
+def test_one_root_keys_outage_is_nobody_elses(memory_rig: Rig, whole: bool, failures: int) -> None:
+    """However often it is met, and though it always comes first when a pause is over."""
+    party, _ = dedicated(memory_rig, retries=RetryPolicy(deadline=0, failures=failures, pause=10))
+    tenants = [f"tenant {index}" for index in range(5)]
+    blobs = sealed(memory_rig, "poison", *tenants)
+    (party.kms.fail if whole else party.kms.fail_items)(KMSUnavailable("out"), when=of_tenants("poison"))
+    for tenant in tenants:
+        for _ in range(5):
+            with pytest.raises(KMSUnavailable):
+                party.open(blobs["poison"], "poison")
+        assert party.vault.stats().breaker == "open"
+        assert party.open(blobs[tenant], tenant) == "x"
+        assert party.open(party.seal("y", f"new {tenant}"), f"new {tenant}") == "y"
+        memory_rig.clock.advance(10)
+    assert party.vault.stats().refused == 25 - failures - len(tenants) + 1, "it is itself left alone"
+    party.kms.heal()
+    assert party.open(blobs["poison"], "poison") == "x"
+    assert party.vault.stats().breaker == "closed"
+
+
+def test_one_root_keys_outage_hides_no_refusal_of_another(memory_rig: Rig) -> None:
+    """Whose permission is proved on, once a lease."""
+    party, _ = dedicated(memory_rig)
+    blobs = sealed(memory_rig, "poison", "good")
+    party.open(blobs["good"], "good")
+    party.kms.fail(KMSUnavailable("out"), when=of_tenants("poison"))
+    party.kms.fail(KMSDenied("revoked"), when=of_tenants("good"))
+    for _ in range(6):
+        assert party.open(blobs["good"], "good") == "x"
+        for _ in range(4):
+            with pytest.raises(KMSUnavailable):
+                party.open(blobs["poison"], "poison")
+        memory_rig.clock.advance(5)
+    with pytest.raises(KMSUnavailable):
+        party.open(blobs["poison"], "poison")
+    with pytest.raises(KMSDenied):
+        party.open(blobs["good"], "good")
+
+
+def test_the_outage_of_several_is_one_of_the_kms(memory_rig: Rig) -> None:
+    """Nobody else waits for it then; one that was not found out has a trial, too, and any answer ends it."""
+    party, states = dedicated(memory_rig)
+    tenants = [f"tenant {index}" for index in range(6)]
+    blobs = sealed(memory_rig, *tenants)
+    party.kms.fail(KMSUnavailable("out"))
+    for tenant in tenants[:3]:
+        assert states.seen == []
+        with pytest.raises(KMSUnavailable, match=r"^out$"):
+            party.open(blobs[tenant], tenant)
+    assert states.seen == ["open"]
+    party.kms.calls.clear()
+    for tenant in tenants:
+        with pytest.raises(KMSUnavailable, match="left alone until"):
+            party.open(blobs[tenant], tenant)
+    assert party.kms.calls == []
+    memory_rig.clock.advance(10)
+    for tenant, message in zip(tenants, [*["^out$"] * 4, "left alone", "left alone"], strict=True):
+        with pytest.raises(KMSUnavailable, match=message):
+            party.open(blobs[tenant], tenant)
+    assert len(party.kms.calls) == 4, "each of the three once, and one of the others"
+    party.kms.heal()
+    memory_rig.clock.advance(10)
+    assert [party.open(blobs[tenant], tenant) for tenant in reversed(tenants)] == ["x"] * 6
+    assert party.vault.stats().breaker == "closed"
+
+
+def test_those_that_were_found_out_never_take_the_trial_of_the_others(memory_rig: Rig) -> None:
+    """Three are out for good and always first; the KMS is well, and the fourth is served."""
+    party, _ = dedicated(memory_rig)
+    bad = ["bad 1", "bad 2", "bad 3"]
+    blobs = sealed(memory_rig, *bad, "good")
+    party.kms.fail(KMSUnavailable("out"), when=of_tenants(*bad))
+    for _ in range(2):
+        for tenant in bad:
+            with pytest.raises(KMSUnavailable):
+                party.open(blobs[tenant], tenant)
+        memory_rig.clock.advance(10)
+    for tenant in bad:
+        with pytest.raises(KMSUnavailable, match=r"^out$"):
+            party.open(blobs[tenant], tenant)
+    assert party.open(blobs["good"], "good") == "x"
+    for _ in range(3):
+        for tenant in bad:
+            with pytest.raises(KMSUnavailable):
+                party.open(blobs[tenant], tenant)
+        memory_rig.clock.advance(10)
+        assert party.open(*_fresh(memory_rig)) == "x", "nor are they taken for the KMS again"
+
+
+def _fresh(rig: Rig) -> tuple[bytes, str]:
+    """A ciphertext of a tenant that nobody knows, and its name."""
+    tenant = f"tenant of {rig.clock()}"
+    return sealed(rig, tenant)[tenant], tenant
+
+
+def test_an_outage_of_several_hides_no_refusal(memory_rig: Rig) -> None:
+    """A proof waits for no turn."""
+    party, _ = dedicated(memory_rig)
+    bad = [f"bad {index}" for index in range(8)]
+    blobs = sealed(memory_rig, *bad, "good")
+    party.open(blobs["good"], "good")
+    party.kms.fail(KMSUnavailable("out"), when=of_tenants(*bad))
+    party.kms.fail(KMSDenied("revoked"), when=of_tenants("good"))
+    memory_rig.clock.advance(29)
+    for tenant in bad:
+        with pytest.raises(KMSUnavailable):
+            party.open(blobs[tenant], tenant)
+    assert party.open(blobs["good"], "good") == "x"
+    memory_rig.clock.advance(1)
+    with pytest.raises(KMSDenied):
+        party.open(blobs["good"], "good")
+
+
+def test_one_tenant_with_many_root_keys_is_one_witness(memory_rig: Rig) -> None:
+    """It may have as many versions as it likes."""
+    party, _ = dedicated(memory_rig, OneAKey(memory_rig.kms))
+    other = memory_rig.party()
+    blobs = []
+    for _ in range(6):
+        blobs.append(other.seal("x", "poison"))
+        other.vault.rotate("poison")
+    good = other.seal("x", "good")
+    party.kms.fail(KMSUnavailable("out"), when=of_tenants("poison"))
+    for blob in blobs * 3:
+        with pytest.raises(KMSUnavailable):
+            party.open(blob, "poison")
+    assert party.open(good, "good") == "x"
+
+
+def test_a_batch_that_brings_an_answer_speaks_for_the_kms(memory_rig: Rig) -> None:
+    """However many of its items are out; those that are left alone are not asked for."""
+    party, _ = dedicated(memory_rig)
+    bad = [f"bad {index}" for index in range(5)]
+    blobs = sealed(memory_rig, *bad, "good", "other")
+    party.kms.fail_items(KMSUnavailable("out"), when=of_tenants(*bad))
+    for _ in range(3):
+        party.vault.ring.prefetch(blobs=[blobs["good"], *(blobs[tenant] for tenant in bad)])
+        party.vault.ring.cache.drop(None)
+    party.kms.calls.clear()
+    party.vault.ring.prefetch(blobs=[blobs["other"], *(blobs[tenant] for tenant in bad)])
+    assert [[context["tenant"] for context in call.contexts] for call in party.kms.calls] == [["other"]]
+    assert party.open(blobs["other"], "other") == "x"
+
+
+def test_an_item_that_was_not_asked_for_says_nothing_of_its_root_key(memory_rig: Rig) -> None:
+    """The KMS gave up before, for another one's sake."""
+
+    class GivingUp(OneATenant):
+        def unwrap_many(self, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:
+            answers = super().unwrap_many(items)
+            is_out = any(isinstance(answer, KMSUnavailable) for answer in answers)
+            return [
+                NotAsked("not asked") if is_out and isinstance(answer, bytes) else answer
+                for answer in answers
+            ]
+
+    party, _ = dedicated(memory_rig, GivingUp(memory_rig.kms))
+    blobs = sealed(memory_rig, "poison", "good")
+    party.kms.fail_items(KMSUnavailable("out"), when=of_tenants("poison"))
+    for _ in range(5):
+        party.vault.ring.prefetch(blobs=blobs.values())
+    assert party.open(blobs["good"], "good") == "x"
+
+
+def test_wrapping_that_is_out_keeps_nobody_from_unwrapping(memory_rig: Rig) -> None:
+    """A KMS of several may have lost the one that it takes to wrap."""
+    party, _ = dedicated(memory_rig)
+    blobs = sealed(memory_rig, "good")
+    hold = party.kms.wrap
+    party.kms.wrap = _raises  # type: ignore[method-assign]
+    for index in range(5):
+        with pytest.raises(KMSUnavailable, match=r"^out$" if index < 3 else "left alone"):
+            party.seal("x", f"new {index}")
+    assert party.open(blobs["good"], "good") == "x"
+    party.kms.wrap = hold  # type: ignore[method-assign]
+    memory_rig.clock.advance(10)
+    assert party.seal("x", "newest")
+    assert party.seal("x", "new 0")
+
+
+def _raises(*_: object, **__: object) -> bytes:
+    raise KMSUnavailable("out")
+
+
+def test_root_keys_in_trouble_are_remembered_up_to_a_bound(
+    memory_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be one a tenant."""
+    monkeypatch.setattr("fieldvault.keys.breaker._MOST", 4)
+    party, _ = dedicated(memory_rig)
+    tenants = [f"tenant {index}" for index in range(20)]
+    blobs = sealed(memory_rig, *tenants)
+    party.kms.fail(KMSUnavailable("out"))
+    party.vault.ring.prefetch(blobs=blobs.values())
+    assert len(party.vault.ring.kms.breaker._own) == 4
+    party.kms.heal()
+    memory_rig.clock.advance(10)
+    assert [party.open(blobs[tenant], tenant) for tenant in tenants] == ["x"] * 20
+    assert not party.vault.ring.kms.breaker._own
+
+
+@pytest.mark.parametrize("error", [KMSError("not one of mine"), IndexError()])
+def test_a_wrapped_key_that_names_no_root_key_is_for_unwrapping_to_judge(
+    memory_rig: Rig, error: Exception
+) -> None:
+    """It spoils no batch, and no new key; nor does a fault of the KMS in naming it."""
+
+    class Unnamed(OneATenant):
+        def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
+            if context["tenant"] == "odd":
+                raise error
+            return super().root_key_of(wrapped, context=context)
+
+    party, _ = dedicated(memory_rig, Unnamed(memory_rig.kms))
+    blobs = sealed(memory_rig, "odd", "good")
+    party.vault.ring.prefetch(blobs=blobs.values())
+    assert [party.open(blob, tenant) for tenant, blob in blobs.items()] == ["x"] * 2
+    assert party.seal("y", "odd")
+    memory_rig.clock.advance(30)
+    party.kms.fail(KMSDenied("revoked"), when=of_tenants("odd"))
+    with pytest.raises(KMSDenied):
+        party.open(blobs["odd"], "odd")
+    assert party.open(blobs["good"], "good") == "x"

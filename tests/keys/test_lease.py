@@ -6,6 +6,7 @@ import pytest
 
 from fieldvault import CachePolicy
 from fieldvault.errors import KeyShredded, KeyStoreError
+from fieldvault.keys.protocols import KeyStoreRefused
 from fieldvault.keystores import MemoryKeyStore
 from tests.keys.parties import Party, Rig, Running, in_threads
 
@@ -164,6 +165,50 @@ def test_an_outage_that_is_told_after_the_grace_is_not_served_over(memory_rig: R
     party.store.before["generation"] = hang
     with pytest.raises(KeyStoreError, match="timed out"):
         party.open(blob)
+
+
+def test_a_key_store_that_refuses_is_not_served_over(memory_rig: Rig) -> None:
+    """Nor is an outage after that, until the key store has let this process in again."""
+    party = memory_rig.party(POLICY)
+    blob = party.seal("x")
+
+    def refuse() -> None:
+        raise KeyStoreRefused("permission denied")
+
+    party.store.before["generation"] = refuse
+    memory_rig.clock.advance(29)
+    assert party.open(blob) == "x"
+    memory_rig.clock.advance(1)
+    with pytest.raises(KeyStoreRefused):
+        party.open(blob)
+    del party.store.before["generation"]
+    party.store.down = True
+    with pytest.raises(KeyStoreError, match="is out"):
+        party.open(blob)
+    party.store.down = False
+    assert party.open(blob) == "x"
+    party.store.down = True
+    memory_rig.clock.advance(31)
+    assert party.open(blob) == "x"
+
+
+def test_a_refusal_ends_the_grace_of_an_outage(memory_rig: Rig) -> None:
+    """Between two tries of an unreachable key store nobody asks; the next one hears of the refusal."""
+    party = memory_rig.party(POLICY)
+    blob = party.seal("x")
+    memory_rig.clock.advance(31)
+    party.store.down = True
+    assert party.open(blob) == "x"
+    party.store.down = False
+
+    def refuse() -> None:
+        raise KeyStoreRefused("permission denied")
+
+    party.store.before["generation"] = refuse
+    memory_rig.clock.advance(1)
+    for _ in range(2):
+        with pytest.raises(KeyStoreRefused):
+            party.open(blob)
 
 
 def test_an_error_that_is_no_outage_is_no_reason_to_serve_on(memory_rig: Rig) -> None:

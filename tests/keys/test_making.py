@@ -8,6 +8,7 @@ import pytest
 from fieldvault.errors import KeyShredded
 from fieldvault.keys.protocols import KMS
 from fieldvault.keys.records import KeyState
+from fieldvault.testing.samples import fence
 from tests.keys.parties import Rig
 
 
@@ -104,3 +105,14 @@ def test_nothing_is_wrapped_for_who_was_shredded(rig: Rig, subject: str | None) 
     with pytest.raises(KeyShredded, match="shredded" if subject is None else "destroyed"):
         late.seal("y", subject=subject)
     assert late.kms_calls() == []
+
+
+def test_a_fenced_tenant_among_many_costs_few_calls(memory_rig: Rig) -> None:
+    """It refuses each step that it is part of; the others are found by halves, and have their keys."""
+    memory_rig.store.shred(fence("tenant 41"))
+    party = memory_rig.party()
+    names = [f"tenant {number}" for number in range(64)]
+    failed = party.vault.prefetch(names)
+    assert {tenant: type(problem) for tenant, problem in failed.items()} == {"tenant 41": KeyShredded}
+    assert party.store.counted()["add_active"] == 2 * 6 + 1
+    assert sum(len(memory_rig.store.keys(name, None)) for name in names) == 63

@@ -48,9 +48,9 @@ def dedicated(rig: Rig, *, ahead: float = 0) -> Party:
 
 def settled(party: Party) -> None:
     """Wait until nothing is proved in the background any more."""
-    while (thread := party.vault.ring.refresher._thread) is not None:
-        thread.join(10)
-        assert not thread.is_alive(), "the proof hangs"
+    while threads := party.vault.ring.refresher.threads:
+        threads[0].join(10)
+        assert not threads[0].is_alive(), "the proof hangs"
 
 
 # -- refused ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from fieldvault import CachePolicy, RetryPolicy
-from fieldvault.errors import KeyShredded, KMSDenied, KMSUnavailable
+from fieldvault.errors import KeyShredded, KeyStoreError, KMSDenied, KMSUnavailable
 from fieldvault.keys.records import KeySlot
 from tests.keys.parties import FIELD, Party, Rig, Running, in_threads
 
@@ -26,9 +26,9 @@ def ahead(rig: Rig, policy: CachePolicy = POLICY) -> Party:
 
 def settled(party: Party) -> None:
     """Wait until nothing is refreshed any more."""
-    while (thread := party.vault.ring.refresher._thread) is not None:
-        thread.join(10)
-        assert not thread.is_alive(), "the refresh hangs"
+    while threads := party.vault.ring.refresher.threads:
+        threads[0].join(10)
+        assert not threads[0].is_alive(), "the refresh hangs"
 
 
 def aged(rig: Rig, party: Party, seconds: float, keep: bytes | None = None) -> None:
@@ -88,7 +88,7 @@ def test_without_the_policy_nothing_is_refreshed(rig: Rig) -> None:
     blob = party.seal("x")
     aged(rig, party, 299, blob)
     party.open(blob)
-    assert party.vault.ring.refresher._thread is None
+    assert party.vault.ring.refresher.threads == []
     assert party.kms_calls() == ["wrap"]
 
 
@@ -389,6 +389,61 @@ def test_a_forked_child_refreshes_for_itself(rig: Rig, old: tuple[Party, bytes])
             finally:
                 os._exit(0 if works else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+class Panic(BaseException):
+    """What a library throws that means everybody: a time-out of greenlets, the panic of an extension."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("part", ["lease", "keys"])
+def test_an_interruption_ends_one_thread_and_no_more(memory_rig: Rig, part: str) -> None:
+    """What is due next gets another one."""
+    party = ahead(memory_rig)
+    blob = party.seal("x")
+
+    def panic() -> None:
+        raise Panic
+
+    if part == "lease":
+        memory_rig.clock.advance(80)
+    else:
+        aged(memory_rig, party, 240, blob)
+    settled(party)
+    party.store.once(party.store.before, "generation" if part == "lease" else "fetch", panic)
+    party.store.calls.clear()
+    party.open(blob)
+    settled(party)
+    assert len(party.store.calls) == 1
+    memory_rig.clock.advance(10 if part == "lease" else 30)
+    if part == "keys":
+        party.vault.ring.lease.renew()
+    party.open(blob)
+    settled(party)
+    if part == "lease":
+        assert party.vault.stats().lease_age == 0
+    else:
+        assert party.vault.stats().refreshed == 1
+
+
+@pytest.mark.parametrize("failing", ["generation", "fetch"])
+def test_what_fails_behind_a_key_takes_nothing_else_with_it(memory_rig: Rig, failing: str) -> None:
+    """A permission that is due is proved, though lease or key were not renewed in the same moment."""
+    party = memory_rig.party(CachePolicy(ttl=100, lease=100, grace=60), ahead=0.2, reprove=True, retries=ONCE)
+    blob = party.seal("x")
+
+    def out() -> None:
+        raise KeyStoreError("out")
+
+    party.store.before[failing] = out
+    memory_rig.clock.advance(80)
+    party.kms.calls.clear()
+    party.open(blob)
+    settled(party)
+    assert failing in party.store.calls
+    assert party.kms_calls()[0] == "unwrap_many"
+    permission = party.vault.ring.cache.opening[blob[:19]].key.permission
+    assert permission.asked_at == memory_rig.clock()
 
 
 def test_coroutines_find_a_key_that_is_due_at_hand(memory_rig: Rig) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -309,3 +311,44 @@ def test_whatever_else_a_backend_can_do_is_still_there() -> None:
     with pytest.raises(AttributeError):
         store.no_such_thing()
     assert {name for name in dir(KeyStore) if not name.startswith("_")} <= set(dir(MemoryKeyStore))
+
+
+@pytest.mark.parametrize("work", ["open", "seal", "prefetch", "rotate", "index"])
+def test_an_observer_that_uses_the_vault_is_told_that_it_cannot(
+    memory_rig: Rig, work: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It might wait for the very key that waits for it, and so for ever; in another thread it may."""
+    blob = memory_rig.party().seal("x")
+    met: list[BaseException] = []
+    later: list[Running] = []
+
+    class Using(Told):
+        def on_call(self, call: Call, /) -> None:
+            super().on_call(call)
+            use = uses[work]
+            if not later:
+                later.append(Running(use))
+            try:
+                use()
+            except RuntimeError as error:
+                met.append(error)
+                raise
+
+    party = memory_rig.party(observer=Using())
+    vault = party.vault
+    uses: dict[str, Callable[[], object]] = {
+        "open": partial(party.open, blob),
+        "seal": partial(party.seal, "y"),
+        "prefetch": partial(vault.prefetch, ["acme"]),
+        "rotate": partial(vault.rotate, "acme"),
+        "index": partial(vault.ring.index_keys, "acme"),
+    }
+    answers = in_threads(4, lambda _: party.open(blob), timeout=10)
+    assert answers == ["x"] * 4
+    for each in later:
+        each.result()
+    assert met
+    assert "an observer cannot use the vault that tells it" in str(met[0])
+    assert vault.stats().observer_errors == len(met)
+    assert len(caplog.records) == 1
+    assert party.open(blob) == "x", "whoever is told of nothing may"

@@ -266,7 +266,7 @@ def test_the_asynchronous_doors_behave_like_the_others(rig: Rig) -> None:
             for wrong in ("text", 7, b"", b"short"):
                 with pytest.raises(MalformedCiphertext):
                     await vault.adecrypt(wrong, field=FIELD)  # type: ignore[arg-type]
-        for name in ("", "a\nb", "x" * 256, 7):
+        for name in ("", "a\nb", "x" * 256, 7.5):
             with pytest.raises(ConfigurationError):
                 await vault.aencrypt("x", field=FIELD, tenant=name)  # type: ignore[arg-type]
         assert await vault.aencrypt("y", field=FIELD, tenant="acme", subject="alice")

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,8 @@ from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keys.records import Fence, KeySlot, KeyState, Purpose
 from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
 from fieldvault.kms import PKCS11KMS, LocalKMS, MultiKMS
-from fieldvault.lifecycle.rewrap import rewrap
+from fieldvault.kms.multi.container import Container
+from fieldvault.lifecycle.rewrap import Outcome, rewrap
 from fieldvault.testing.fakes import FaultyKMS
 from tests.keys.parties import Rig, WatchedStore
 from tests.killing import killed_at
@@ -45,7 +46,7 @@ def blobs(rig: Rig) -> dict[str | None, bytes]:
 
 def outcomes(kms: KMS, store: KeyStore, **options: bool) -> Counter[str]:
     """What became of the tenant's keys."""
-    return Counter(outcome.value for _, outcome in rewrap(kms, store, "acme", **options))
+    return Counter(each.outcome.value for each in rewrap(kms, store, "acme", **options))
 
 
 def wrapped(store: KeyStore) -> dict[bytes, bytes | None]:
@@ -189,6 +190,118 @@ def test_a_kill_at_any_line_loses_nothing_and_the_next_run_does_the_rest(tmp_pat
         assert +outcomes(kms, store) == +Counter(rewrapped=due["due"], current=due["current"])
     assert set(done) == {0, 1, 2}
     assert outcomes(kms, store) == {"current": 2}
+
+
+# -- several KMSs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def east(tmp_path: Path) -> FaultyKMS:
+    """One that cannot tell what is current."""
+    return FaultyKMS(LocalKMS.create(tmp_path / "east.keys"))
+
+
+@pytest.fixture
+def west(tmp_path: Path) -> LocalKMS:
+    """One that can."""
+    return LocalKMS.create(tmp_path / "west.keys")
+
+
+@pytest.fixture
+def key_of_both(east: FaultyKMS, west: LocalKMS) -> KeyStore:
+    """A key store with one key, under both."""
+    store = MemoryKeyStore()
+    with Vault(kms=MultiKMS({"west": west, "east": east}), key_store=store) as vault:
+        vault.encrypt("x", field=FIELD, tenant="acme")
+    return store
+
+
+def part(store: KeyStore, member: str) -> bytes:
+    """What a member wrapped of the one key."""
+    (record,) = store.keys("acme", None)
+    return Container.parse(record.wrapped or b"").parts[member]
+
+
+def test_a_member_that_is_out_is_told_and_the_next_run_has_it_take_part(
+    east: FaultyKMS, west: LocalKMS, key_of_both: KeyStore
+) -> None:
+    """Whoever then destroys its old root key would have one member less than it seems."""
+
+    class Told(FaultyKMS):
+        def is_current(self, wrapped: bytes, *, context: Mapping[str, str]) -> bool:
+            return west.is_current(wrapped, context=context)
+
+        def rewrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
+            return self.wrap(self.unwrap(wrapped, context=context), context=context)
+
+    out = Told(west)
+    multi = MultiKMS({"east": east, "west": out}, cooldown=0)
+    old = {name: part(key_of_both, name) for name in ("east", "west")}
+    west.rotate_root_key()
+    out.fail(KMSUnavailable("no route"))
+    for every in (False, True):
+        (done,) = rewrap(multi, key_of_both, "acme", every=every)
+        assert done.outcome is Outcome.INCOMPLETE
+        assert {name: str(error) for name, error in done.missed.items()} == {"west": "no route"}
+        assert part(key_of_both, "west") == old["west"]
+    out.heal()
+    (done,) = rewrap(multi, key_of_both, "acme")
+    assert (done.outcome, done.missed) == (Outcome.REWRAPPED, {})
+    assert part(key_of_both, "west") != old["west"]
+    assert outcomes(multi, key_of_both) == {"current": 1}
+
+
+def test_one_that_cannot_tell_what_is_current_wraps_with_the_others(
+    east: FaultyKMS, west: LocalKMS, key_of_both: KeyStore
+) -> None:
+    """Its root key may be a new one, too. By itself it gives no cause to rewrap."""
+    multi = MultiKMS({"west": west, "east": east}, cooldown=0)
+    assert outcomes(multi, key_of_both) == {"current": 1}
+    west.rotate_root_key()
+    east.fail(KMSUnavailable("no route"), when=lambda context: context["purpose"] == "data", times=1)
+    (done,) = rewrap(multi, key_of_both, "acme")
+    assert (done.outcome, list(done.missed)) == (Outcome.INCOMPLETE, ["east"])
+    west.rotate_root_key()
+    east.calls.clear()
+    assert outcomes(multi, key_of_both) == {"rewrapped": 1}
+    assert "wrap" in [call.method for call in east.calls]
+
+
+def test_a_good_part_gives_way_to_no_other_key(
+    west: LocalKMS, east: FaultyKMS, key_of_both: KeyStore
+) -> None:
+    """A member that wraps something else is told, and what it wrapped before stays."""
+
+    class Junk(FaultyKMS):
+        def wrap(self, key: bytes, *, context: Mapping[str, str]) -> bytes:
+            return super().wrap(key[::-1], context=context)
+
+    old = part(key_of_both, "east")
+    multi = MultiKMS({"west": west, "east": Junk(east)})
+    (done,) = rewrap(multi, key_of_both, "acme", every=True)
+    assert done.outcome is Outcome.INCOMPLETE
+    assert str(done.missed["east"]).startswith("answered with another key")
+    assert part(key_of_both, "east") == old
+    with Vault(kms=MultiKMS({"east": east}), key_store=key_of_both) as vault:
+        vault.ring.prefetch(slots=[KeySlot("acme")])
+    alone = MultiKMS({"west": west, "east": Junk(east)}, alone="east")
+    with pytest.raises(KMSError, match="another key"):
+        list(rewrap(alone, key_of_both, "acme"))
+    assert part(key_of_both, "east") == old
+
+
+def test_a_container_that_nobody_opens_is_not_called_current(
+    west: LocalKMS, east: FaultyKMS, key_of_both: KeyStore
+) -> None:
+    """Each part by itself is as it was, and the seal over them is not."""
+    multi = MultiKMS({"west": west, "east": east})
+    (record,) = key_of_both.keys("acme", None)
+    good = record.wrapped or b""
+    broken = good[:12] + bytes([good[12] ^ 1]) + good[13:]
+    key_of_both.rewrap(record.key_id, expect=good, wrapped=broken)
+    assert outcomes(multi, key_of_both, dry_run=True) == {"due": 1}
+    with pytest.raises(KMSError, match="no member unwraps the key"):
+        list(rewrap(multi, key_of_both, "acme"))
 
 
 # -- from one KMS to another -----------------------------------------------------------------------------

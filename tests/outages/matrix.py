@@ -68,9 +68,17 @@ def _outage(backend: str, failure: str, played: str, *, within: str = TRIES) -> 
 
 
 def _refusal(
-    backend: str, failure: str, played: str, error: str, *, first: str | None = None, within: str = ANSWER
+    backend: str,
+    failure: str,
+    played: str,
+    error: str,
+    *,
+    cold: str | None = None,
+    first: str | None = None,
+    within: str = ANSWER,
 ) -> Row:
-    return Row(backend, failure, played, error, SERVED, error, error, error, first or error, within)
+    cold = cold or error
+    return Row(backend, failure, played, cold, SERVED, error, error, error, first or cold, within)
 
 
 def _nothing(backend: str, failure: str, played: str, within: str, *, first: str = SERVED) -> Row:
@@ -86,6 +94,7 @@ KMS: Sequence[Row] = (
     _outage(TRANSIT, "throttled (429)", "throttled"),
     _outage(TRANSIT, "server error (500)", "error_500"),
     _outage(TRANSIT, "gateway error (502)", "error_502"),
+    _outage(TRANSIT, "a gateway's own page (404)", "gateway_404"),
     _outage(TRANSIT, "sealed", "sealed"),
     _nothing(TRANSIT, "standby that passes requests on", "standby", ANSWER),
     _outage(TRANSIT, "standby that cannot pass them on, and redirects (307)", "standby_cut_off"),
@@ -95,6 +104,7 @@ KMS: Sequence[Row] = (
     _refusal(TRANSIT, "token expired or revoked", "expired_token", DENIED),
     _nothing(TRANSIT, "token expired, AppRole", "expired_login", ANSWER),
     _refusal(TRANSIT, "policy withdrawn", "denied", DENIED),
+    _refusal(TRANSIT, "policy withdrawn, token look-ups throttled", "denied_unseen", DENIED, cold=OUT),
     _refusal(TRANSIT, "version below `min_decryption_version`", "disabled", GONE, first=SERVED),
     _refusal(TRANSIT, "transit key deleted", "deleted", GONE),
     _refusal(TRANSIT, "answer for another key", "swapped", WRONG, first="ConfigurationError"),

@@ -74,6 +74,7 @@ class TransitLab:
             "throttled": Answer(429, b'{"errors":["request path is rate limited"]}'),
             "error_500": Answer(500, b'{"errors":["internal error"]}'),
             "error_502": Answer(502, b"<html>Bad Gateway</html>", {"Content-Type": "text/html"}),
+            "gateway_404": Answer(404, b"404 page not found\n", {"Content-Type": "text/plain"}),
         }
         if played in faults:
             return self.proxy.meeting(faults[played])
@@ -85,6 +86,7 @@ class TransitLab:
             "expired_token": self._without_tokens,
             "expired_login": self._without_tokens,
             "denied": self._denied,
+            "denied_unseen": self._denied_unseen,
             "disabled": self._disabled,
             "deleted": self._deleted,
             "swapped": self._swapped,
@@ -132,6 +134,12 @@ class TransitLab:
         self._admin.sys.create_or_update_policy(self._key, 'path "transit/keys" { capabilities = ["deny"] }')
         yield
         self._admin.sys.create_or_update_policy(self._key, _POLICY.format(key=self._key))
+
+    @contextmanager
+    def _denied_unseen(self) -> Iterator[None]:
+        limited = Answer(429, b'{"errors":["request path is rate limited"]}', when=b"lookup-self")
+        with self._denied(), self.proxy.meeting(limited):
+            yield
 
     @contextmanager
     def _disabled(self) -> Iterator[None]:

@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat, starmap
+from math import inf
 from operator import length_hint
 from typing import Any
 
-__all__ = ["Clock", "CountedClock", "boot_clock"]
+__all__ = ["Clock", "CountedClock", "boot_clock", "next_try"]
+
+_SHORTEST_WAIT = 0.5
+"""Seconds before another try is worth its while."""
 
 Clock = Callable[[], float]
 
@@ -24,6 +28,12 @@ def boot_clock() -> Clock:
     """
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic if boot is None else partial(time.clock_gettime, boot)
+
+
+def next_try(now: float, end: float) -> float:
+    """When to try again what has to be done by ``end``: at half of the time left; never, if that is short."""
+    half = (end - now) / 2
+    return now + half if half >= _SHORTEST_WAIT else inf
 
 
 class CountedClock:

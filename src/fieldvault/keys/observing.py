@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, cast
 
-from fieldvault.errors import KMSError
+from fieldvault.errors import KMSError, kind_of
 from fieldvault.keys.protocols import KMS, KeyStore
 
 __all__ = ["KEY_STORE", "KMS_BACKEND", "Call", "Observer", "observed_kms", "observed_store"]
@@ -29,9 +29,9 @@ class Call:
     """One call of a backend that has come back, or failed. It names no tenant, subject or key.
 
     ``backend`` is ``kms`` or ``key_store``, ``operation`` the method's name in its protocol, ``items`` how
-    many keys or slots were asked for at once, ``seconds`` how long it took, ``error`` the class of what the
-    call as a whole met. ``item_errors`` counts by class what single items of ``unwrap_many`` met. A try that
-    is repeated is a call of its own.
+    many keys or slots were asked for at once, ``seconds`` how long it took, ``error`` what the call
+    as a whole met, a class of ``fieldvault.errors``. ``item_errors`` counts by class what single items of
+    ``unwrap_many`` met. A try that is repeated is a call of its own.
     """
 
     backend: str
@@ -52,7 +52,9 @@ class Observer(Protocol):
 
     It is told in the thread that did the work, a refresh in the background among them, by several threads at
     once, and never for a value whose key is at hand. What it raises is logged the first time, counted in
-    ``Stats.observer_errors``, and reaches nobody else. It should not wait: a request waits with it.
+    ``Stats.observer_errors``, and reaches nobody else. It should not wait: a request waits with it. Nor can
+    it use the vault, whose keys it might then wait for itself: that raises ``RuntimeError``, unless the key
+    happens to be at hand; another thread can.
     """
 
     def on_call(self, call: Call, /) -> None:
@@ -105,7 +107,7 @@ class _Observed:
         with self._timed(operation, len(batch) if isinstance(batch, Sized) else 1) as item_errors:
             answer = method(*args, **kwargs)
             if operation == "unwrap_many":
-                item_errors.update(type(each).__name__ for each in answer if isinstance(each, KMSError))
+                item_errors.update(kind_of(each) for each in answer if isinstance(each, KMSError))
         return answer
 
     @contextmanager
@@ -116,7 +118,7 @@ class _Observed:
         try:
             yield item_errors
         except BaseException as problem:
-            error = type(problem).__name__
+            error = kind_of(problem)
             raise
         finally:
             seconds = time.perf_counter() - began

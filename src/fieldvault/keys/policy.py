@@ -73,10 +73,12 @@ class RetryPolicy:
     bounds a try itself is the time-out of the KMS's own client, so a call takes at most ``deadline`` and one
     time-out. Tries are spaced by a random time up to a bound that doubles (full jitter).
 
-    ``failures``: after so many calls in a row that found the KMS as a whole unavailable, until their
-    deadline, the circuit breaker opens: for ``pause`` seconds all calls fail at once with ``KMSUnavailable``,
-    then one call tries, once; if it is answered all goes on as before, else the pause begins anew. An answer
-    of any kind, a denial among them, is no outage.
+    ``failures``: after so many calls in a row that found a root key unavailable, until their deadline, the
+    circuit breaker opens for it: for ``pause`` seconds all calls that need it fail at once with
+    ``KMSUnavailable``, then one call tries, once; if it is answered all goes on as before, else the pause
+    begins anew. An answer of any kind, a denial among them, is no outage. Where so many root keys of
+    different tenants, two at least, were found unavailable and nothing was answered in between, the KMS as a
+    whole is left alone in the same way.
     """
 
     deadline: float = 2.0

@@ -9,20 +9,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from fieldvault.errors import KMSError
+from fieldvault.errors import KeyStoreError, KMSError, KMSUnavailable
 from fieldvault.keys.records import Change, Fence, KeyRecord, KeySlot, KeyState, Snapshot
 
 __all__ = [
     "KMS",
     "Addition",
     "KeyStore",
+    "KeyStoreRefused",
     "ManyRootKeys",
+    "MovedAway",
     "Portable",
     "Provisioned",
     "Rewrapping",
     "RootKeyRotation",
     "WrappedKey",
 ]
+
+_MOVED_AWAY = (
+    "the key store was copied to another one and serves nobody: have the configuration name the copy, or "
+    "open this one again with `fieldvault keystore reopen`"
+)
 
 
 class WrappedKey(NamedTuple):
@@ -112,14 +119,28 @@ class ManyRootKeys(Protocol):
         ...
 
 
+class NotAsked(KMSUnavailable):
+    """An item of ``unwrap_many`` that the KMS was not asked for any more, as others had met an outage.
+
+    It says nothing of the item's own root key.
+    """
+
+
+class KeyStoreRefused(KeyStoreError):
+    """The key store answered, and has nothing for this process: no permission, or its tables are gone.
+
+    No outage: what is cached serves to the end of the lease, and through no grace.
+    """
+
+
 class KeyStore(Protocol):
     """Keeps wrapped data keys, their states, and the fences of what was shredded.
 
     Every method is one atomic step: after a crash it happened or it did not. Whatever makes cached keys stale
     (a new active key, another state, a shred) raises the *generation*, a single integer that only grows, in
-    that same step, and notes which scope it touched. Every failure of the store is a ``KeyStoreError``; a
-    failure is never taken for "no such key" or "there is one already". All methods may be called from many
-    threads at once.
+    that same step, and notes which scope it touched. Every failure of the store is a ``KeyStoreError``, and
+    one that is no outage a ``KeyStoreRefused``; a failure is never taken for "no such key" or "there is one
+    already". All methods may be called from many threads at once.
     """
 
     def generation(self) -> int:
@@ -211,30 +232,45 @@ class KeyStore(Protocol):
         ...
 
 
+class MovedAway(KeyStoreRefused):
+    """The key store was copied to another one, which serves in its place; this one serves nobody."""
+
+    def __init__(self, message: str = _MOVED_AWAY) -> None:
+        super().__init__(message)
+
+
 @runtime_checkable
 class Portable(KeyStore, Protocol):
     """What a key store may also do: be copied as a whole, from and to another kind of store.
 
-    A copy begins in an empty store, which is *unfinished* from then on and serves nobody: ``generation``,
-    ``fetch``, ``current``, ``add_active``, ``transition``, ``shred`` and ``check`` raise ``KeyStoreError``.
-    ``tenants``, ``keys``, ``all_keys``, ``fence`` and ``fences`` answer, to compare it by. Otherwise a
-    process that opens it too soon would make new keys for tenants whose keys are still to come. Each method
-    may be called again after it was interrupted. A store without transactions over many records may do
-    ``take_over`` in several steps: the fences first, then each record in one.
+    A copy begins in an empty store, which is *unfinished* from then on and serves nobody. Otherwise a process
+    that opens it too soon would make new keys for tenants whose keys are still to come. The store that was
+    copied is *moved away* before its copy serves, and serves nobody from then on. Otherwise a process that
+    was not stopped would go on in it, and its keys and shreds would be in no copy.
+
+    A store that serves nobody raises ``KeyStoreError`` in ``generation``, ``fetch``, ``current``,
+    ``add_active``, ``transition``, ``reserve``, ``rewrap``, ``shred`` and ``check``: ``check`` the one that
+    says why, ``UnfinishedCopy`` or ``MovedAway``. What was done and answered before is in the store; what one
+    of these calls was refused is done for nobody. ``tenants``, ``keys``, ``all_keys``, ``fence`` and
+    ``fences`` answer, to compare stores by.
+
+    Each method may be called again after it was interrupted. A store without transactions over many records
+    may do ``take_over`` in several steps: the fences first, then each record in one.
     """
 
     def fences(self) -> Iterator[Fence]:
         """Every fence, those of subjects that never had a key among them, fetched in pages; in any order."""
         ...
 
-    def begin_copy(self) -> bool:
-        """Become unfinished. True too where it is so already: an interrupted copy goes on.
+    def begin_copy(self) -> int | None:
+        """Become unfinished, or go on with a copy that was interrupted; a token, random, for who copies.
 
-        False: there are keys or fences here, or there have been; nothing was changed.
+        Whoever began earlier is locked out: one process copies at a time, however slow the others are.
+        ``None``: there are keys or fences here, or there have been; nothing was changed.
         """
         ...
 
-    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence]) -> int:
+    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence], *, token: int) -> int:
         """Take records and fences as they are in another store; how many of them changed something here.
 
         The records of a slot come in one call, at most one of them active. One that is missing is added with
@@ -244,18 +280,38 @@ class Portable(KeyStore, Protocol):
         its material. Records that are here and not among these stay as they are.
 
         Raises:
-            KeyStoreError: the store is not unfinished, or a record contradicts one that is here.
+            KeyStoreError: the token is not that of the last ``begin_copy``, the store is not unfinished, or a
+                record contradicts one that is here. Nothing was done.
         """
         ...
 
-    def finish_copy(self, *, generation: int, lease: float) -> None:
+    def finish_copy(self, *, token: int, generation: int, lease: float) -> None:
         """Serve from now on, at this generation at least, and with this longest declared lease at least.
 
         ``changes`` since any earlier generation are unknown here (``None``), so whoever comes from the other
         store with keys in its cache drops all of them.
 
         Raises:
-            KeyStoreError: the store is not unfinished.
+            KeyStoreError: as of ``take_over``; the store stays unfinished.
+        """
+        ...
+
+    def give_up_copy(self) -> bool:
+        """Delete what an unfinished copy has taken over, and be an empty store again; False: it is none."""
+        ...
+
+    def move_away(self, *, token: int) -> int:
+        """Serve nobody from now on; the generation. Again, also with another token: the same.
+
+        Raises:
+            KeyStoreError: the store is an unfinished copy.
+        """
+        ...
+
+    def move_back(self, *, token: int | None = None) -> bool:
+        """Serve again, as before ``move_away``; without a token, whatever the last one was.
+
+        False: the store was not moved away, or last with another token.
         """
         ...
 

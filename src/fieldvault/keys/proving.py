@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import inf
 from weakref import WeakValueDictionary
@@ -22,7 +23,7 @@ from fieldvault.secret import Secret
 __all__ = ["Prover"]
 
 _PAUSE = 5.0
-"""Seconds that keys serve on before an unavailable KMS is asked again; a lease, where that is less."""
+"""Seconds until an unavailable KMS is asked again; half a lease, where that is less."""
 
 _TRIES = 2
 """Proofs, where the first came too late: a process that stood still meanwhile."""
@@ -36,7 +37,8 @@ class Prover:
     The proof is one unwrapping, of a key that is cached anyway and that somebody uses: one for all keys of a
     root key, the root keys of a batch in one call. Every other unwrapping is a proof, too. Refused: the keys
     that it covers are dropped, and whoever needs one has it loaded, and so hears what the KMS says of that
-    very key. Unavailable: it proves nothing, and keys serve to the end of their age and the grace.
+    very key. Unavailable: it proves nothing, and keys serve to the end of their age and the grace; whoever
+    uses them waits for the KMS once, and it is asked in the background from then on.
 
     A KMS with more root keys than one says which one a key depends on (``ManyRootKeys``).
     """
@@ -57,6 +59,8 @@ class Prover:
         self._flight: SingleFlight[Permission, None] = SingleFlight()
         # Those that no cached key depends on any more are not kept.
         self._permissions: WeakValueDictionary[str, Permission] = WeakValueDictionary()
+        # Those that the KMS is being asked about behind requests.
+        self._asked: frozenset[Permission] = frozenset()
 
     def unwrapped(self, record: KeyRecord, asked_at: float) -> Permission:
         """The permission that a key depends on, which the KMS has unwrapped; it was asked at ``asked_at``."""
@@ -78,8 +82,23 @@ class Prover:
 
     def unavailable(self, permission: Permission) -> None:
         """The KMS was asked for a key that depends on this, and was unavailable: not again at once."""
+        lease = self._policy.lease
         with self._cache.lock:
-            self._run_until(permission, self._clock(), min(_PAUSE, self._policy.lease), 0.5)
+            now = self._clock()
+            permission.is_out = True
+            if not self._policy.refresh_ahead:
+                self._run_until(permission, now + min(_PAUSE, lease), inf)
+            else:
+                # What was found out longer ago than a lease is no knowledge: a request asks first.
+                self._run_until(permission, now + lease, now + min(_PAUSE, lease / 2))
+
+    def knows_out(self, permission: Permission) -> bool:
+        """Whether the KMS was unavailable when it was asked about this, within a lease; or is being asked."""
+        return (
+            permission is not self._for_good
+            and permission.is_out
+            and (self._clock() < permission.until or permission in self._asked)
+        )
 
     def ensure(self, keys: Iterable[CachedKey]) -> None:
         """Ask the KMS about the root keys of these keys whose permission ran out; one call for all.
@@ -101,14 +120,37 @@ class Prover:
     def prove_ahead(self, keys: Iterable[CachedKey]) -> None:
         """Ask about the root keys of these keys while their permissions still run."""
         held = _by_permission(keys)
-        self._run(held, partial(self._prove, held, ahead=True))
+        with self.asking(held):
+            self._run(held, partial(self._prove, held, ahead=True))
+
+    @contextmanager
+    def asking(self, permissions: Iterable[Permission]) -> Iterator[None]:
+        """Meanwhile the KMS is asked about these in the background; in the one thread that does so."""
+        before = self._asked
+        self._asked = before.union(permissions)
+        try:
+            yield
+        finally:
+            self._asked = before
 
     def _stale(self, keys: Iterable[CachedKey]) -> _Held:
         now = self._clock()
         # One whose age is over is unwrapped anyway, and that is the proof.
         return _by_permission(
-            key for key in keys if not key.evicted and key.permission.until <= now < key.expires
+            key
+            for key in keys
+            if not key.evicted
+            and key.permission.until <= now < key.expires
+            and not self._serves_behind(key.permission, now)
         )
+
+    def _serves_behind(self, permission: Permission, now: float) -> bool:
+        """Whether the KMS, found out, is being asked about this in the background; nobody waits for that."""
+        with self._cache.lock:
+            behind = permission.is_out and permission in self._asked
+            if behind:
+                self._run_until(permission, now + min(_PAUSE, self._policy.lease), inf)
+            return behind
 
     def _run(self, held: _Held, load: Callable[[list[Permission]], Mapping[Permission, None]]) -> None:
         for problem in self._flight.run(held, load).values():
@@ -149,17 +191,18 @@ class Prover:
             elif isinstance(answer, KMSUnavailable):
                 self.unavailable(permission)
             else:
+                permission.is_out = False
                 self._cache.drop_dependent(permission)
 
     def _extend(self, permission: Permission, asked_at: float) -> None:
+        lease, ahead = self._policy.lease, self._policy.refresh_ahead
         permission.asked_at = max(permission.asked_at, asked_at)
-        self._run_until(permission, asked_at, self._policy.lease, self._policy.refresh_ahead)
+        permission.is_out = False
+        self._run_until(permission, asked_at + lease, asked_at + lease * (1 - ahead) if ahead else inf)
 
-    def _run_until(self, permission: Permission, start: float, seconds: float, ahead: float) -> None:
-        until = start + seconds
-        if until > permission.until:
-            permission.until = until
-            permission.due_at = until - ahead * seconds if self._policy.refresh_ahead else inf
+    def _run_until(self, permission: Permission, until: float, due_at: float) -> None:
+        if until >= permission.until:
+            permission.until, permission.due_at = until, due_at
 
     def _probe(self, key: CachedKey) -> KeyRecord | None:
         """What the KMS wrapped: the key itself, or the wrap key above it; ``None`` if that is not cached."""
@@ -174,7 +217,11 @@ class Prover:
         name = ""
         if self._names is not None:
             context = key_context(record.slot, record.key_id)
-            name = self._names.root_key_of(record.wrapped or b"", context=context)
+            try:
+                name = self._names.root_key_of(record.wrapped or b"", context=context)
+            except Exception:  # noqa: BLE001 - a fault in naming spoils no key
+                # It was unwrapped, so it stands for itself.
+                name = f"of {record.key_id.hex()}"
         return self._permissions.setdefault(name, Permission(until=-inf))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
-from math import inf
 from typing import NamedTuple
 
 from fieldvault.keys.cache import KeyCache
 from fieldvault.keys.cached import CachedKey
-from fieldvault.keys.clock import Clock
+from fieldvault.keys.clock import Clock, next_try
 from fieldvault.keys.lease import Lease
 from fieldvault.keys.permission import Permission
 from fieldvault.keys.proving import Prover
@@ -18,9 +18,6 @@ from fieldvault.keys.proving import Prover
 __all__ = ["Refresher"]
 
 _LOG = logging.getLogger("fieldvault")
-
-_SHORTEST_WAIT = 0.5
-"""Seconds before another try is worth its while."""
 
 _LAST_WORDS = 1.0
 """Seconds that ``close`` waits for a refresh that is under way."""
@@ -33,15 +30,38 @@ class _Unproved(NamedTuple):
     since: float
 
 
-class Refresher:
-    """Renews keys, permissions and the lease in one thread, which begins with the first that is due.
+class _Lane:
+    """Work of one kind, done piece by piece in a thread that begins with the first and ends with the last.
 
-    It ends when all is done.
+    ``step`` does a piece; false: there was none.
+    """
+
+    __slots__ = ("step", "thread")
+
+    def __init__(self, step: Callable[[], bool]) -> None:
+        self.step = step
+        self.thread: threading.Thread | None = None
+
+    def run(self) -> None:
+        try:
+            while self.step():
+                pass
+        finally:
+            # Where an interruption ended it, the next piece gets a thread of its own.
+            if self.thread is threading.current_thread():
+                self.thread = None
+
+
+class Refresher:
+    """Renews keys, permissions and the lease in the background: the lease in one thread, the rest in another.
+
+    So a key store that hangs does not keep the KMS from being asked. A thread ends when all is done.
 
     Something is due when it is used in the last share of its time (``CachePolicy.refresh_ahead``). With a key
     go all others that are due and that were used within the last lease, in one batch. What cannot be reached
-    changes nothing: it is tried again at half of what time is left, and when that is over a request meets it.
-    What is refused is refused at once.
+    changes nothing: it is tried again at half of what time is left, and when that is over a request meets it,
+    once. What was found out so is asked for here from then on, as far as the grace goes. What is refused is
+    refused at once.
 
     ``due_at`` of keys, permissions and lease bounds what the hot paths are told, so it is they who find out,
     without another comparison.
@@ -65,24 +85,29 @@ class Refresher:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """In a child: the parent's thread does not exist here."""
-        self._thread: threading.Thread | None = None
+        """In a child: the parent's threads do not exist here."""
         self._due: dict[bytes, None] = {}
         self._unproved: dict[Permission, _Unproved] = {}
         self._is_lease_due = False
+        self._leases, self._keys = _Lane(self._refresh_lease), _Lane(self._refresh_keys)
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Those that are at work now."""
+        found = (lane.thread for lane in (self._leases, self._keys))
+        return [thread for thread in found if thread is not None]
 
     def bound(self, key: CachedKey, until: float) -> float:
         """``until``, or the earlier moment at which to look again; to be asked under the cache's lock."""
         now = self._clock()
-        if self._lease.due_at <= now < self._lease.until:
-            self._lease.due_at = _next_try(now, self._lease.until)
+        if self._lease.take_due(now):
             self._is_lease_due = True
         if not key.evicted and key.due_at <= now < key.expires:
-            key.due_at = _next_try(now, key.expires)
+            key.due_at = next_try(now, key.expires)
             self._due[key.record.key_id] = None
         permission = key.permission
         if not key.evicted and permission.due_at <= now < permission.until:
-            permission.due_at = _next_try(now, permission.until)
+            permission.due_at = next_try(now, permission.until)
             self._unproved[permission] = _Unproved(key, permission.asked_at)
         for due_at in (self._lease.due_at, key.due_at, permission.due_at):
             if due_at > now:
@@ -99,50 +124,71 @@ class Refresher:
 
     def begin(self) -> None:
         """Begin with what is due, if there is anything; to be called without the lock."""
-        if not (self._due or self._unproved or self._is_lease_due):
-            return
-        with self._cache.lock:
-            if self._thread is not None or self._is_closed:
-                return
-            self._thread = thread = threading.Thread(
-                target=self._work, name="fieldvault refresh", daemon=True
-            )
-        try:
-            thread.start()
-        except RuntimeError:
-            # No thread is to be had, as at the interpreter's end. The request goes on with what it has.
-            with self._cache.lock:
-                self._thread = None
+        if self._is_lease_due:
+            self._begin(self._leases)
+        if self._due or self._unproved:
+            self._begin(self._keys)
 
     def close(self) -> None:
         """Begin nothing more, and wait a moment for what is under way; it keeps nothing."""
         with self._cache.lock:
             self._is_closed = True
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_LAST_WORDS)
+            threads = self.threads
+        end = time.monotonic() + _LAST_WORDS
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0, end - time.monotonic()))
 
-    def _work(self) -> None:
-        while True:
-            with self._cache.lock:
-                due, self._due = self._due, {}
-                unproved, self._unproved = self._unproved, {}
-                is_lease_due, self._is_lease_due = self._is_lease_due, False
-                if self._is_closed:
-                    # What came back after the end was put into the cache of a closed vault.
-                    self._cache.drop(None)
-                if self._is_closed or not (due or unproved or is_lease_due):
-                    self._thread = None
-                    return
-            try:
-                if is_lease_due:
-                    self._lease.renew_ahead()
-                if due:
-                    self._renew([*due, *self._others(due)])
-                if unproved:
-                    self._prover.prove_ahead(self._all_unproved(unproved))
-            except Exception as error:  # noqa: BLE001 - nobody waits here; who needs the key meets it again
-                _LOG.debug("a refresh ahead failed: %s", type(error).__name__)
+    def _begin(self, lane: _Lane) -> None:
+        with self._cache.lock:
+            if lane.thread is not None or self._is_closed:
+                return
+            lane.thread = thread = threading.Thread(target=lane.run, name="fieldvault refresh", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # No thread is to be had, as at the interpreter's end. The request goes on with what it has.
+            lane.thread = None
+
+    def _refresh_lease(self) -> bool:
+        with self._cache.lock:
+            is_due, self._is_lease_due = self._is_lease_due, False
+            if self._ended(self._leases, is_due=is_due):
+                return False
+        self._try(self._lease.renew_ahead)
+        return True
+
+    def _refresh_keys(self) -> bool:
+        with self._cache.lock:
+            due, self._due = self._due, {}
+            unproved, self._unproved = self._unproved, {}
+            if self._ended(self._keys, is_due=bool(due or unproved)):
+                return False
+        held = filter(None, map(self._cache.get, due))
+        with self._prover.asking([*unproved, *(key.permission for key in held)]):
+            # There is no renewing a key without its record.
+            if due and not self._lease.is_out:
+                self._try(lambda: self._renew([*due, *self._others(due)]))
+            if unproved:
+                self._try(lambda: self._prover.prove_ahead(self._all_unproved(unproved)))
+        return True
+
+    def _ended(self, lane: _Lane, *, is_due: bool) -> bool:
+        """Whether there is nothing to do; under the lock, so that what becomes due next begins a thread."""
+        if self._is_closed:
+            # What came back after the end was put into the cache of a closed vault.
+            self._cache.drop(None)
+        if self._is_closed or not is_due:
+            lane.thread = None
+            return True
+        return False
+
+    @staticmethod
+    def _try(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - nobody waits here; who needs the key meets it again
+            _LOG.debug("a refresh ahead failed: %s", type(error).__name__)
 
     def _others(self, due: dict[bytes, None]) -> list[bytes]:
         """The other keys that are due, of those that were used within the last lease."""
@@ -157,7 +203,7 @@ class Refresher:
         ]
         with self._cache.lock:
             for key in found:
-                key.due_at = _next_try(now, key.expires)
+                key.due_at = next_try(now, key.expires)
                 self._due.pop(key.record.key_id, None)
         return [key.record.key_id for key in found]
 
@@ -172,13 +218,8 @@ class Refresher:
         }
         with self._cache.lock:
             for permission in found:
-                permission.due_at = _next_try(now, permission.until)
+                permission.due_at = next_try(now, permission.until)
                 self._unproved.pop(permission, None)
         # What a renewal of keys has proved meanwhile is not asked about again.
         found.update((each, key) for each, (key, since) in unproved.items() if each.asked_at == since)
         return list(found.values())
-
-
-def _next_try(now: float, end: float) -> float:
-    half = (end - now) / 2
-    return now + half if half >= _SHORTEST_WAIT else inf

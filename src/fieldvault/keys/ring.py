@@ -18,7 +18,7 @@ from fieldvault.keys.observing import Observer, observed_kms, observed_store
 from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore, ManyRootKeys
 from fieldvault.keys.proving import Prover
-from fieldvault.keys.records import KeyRecord, KeySlot, Purpose
+from fieldvault.keys.records import KeyInfo, KeyRecord, KeySlot, Purpose
 from fieldvault.keys.refreshing import Refresher
 from fieldvault.keys.retrying import RetryingKMS
 from fieldvault.keys.stats import Meter, Stats
@@ -49,8 +49,9 @@ class KeyRing:
     ) -> None:
         self.meter = Meter(observer)
         self.store = store = observed_store(store, self.meter.called)
+        names = kms if isinstance(kms, ManyRootKeys) else None
         self.kms = RetryingKMS(
-            observed_kms(kms, self.meter.called), policy=retries, clock=clock, meter=self.meter
+            observed_kms(kms, self.meter.called), policy=retries, clock=clock, meter=self.meter, names=names
         )
         self.clock = clock
         self.hot_clock = CountedClock(clock)
@@ -63,13 +64,7 @@ class KeyRing:
             clock=clock,
             ahead=policy.refresh_ahead,
         )
-        self.prover = Prover(
-            self.kms,
-            self.cache,
-            policy=policy,
-            clock=clock,
-            names=kms if isinstance(kms, ManyRootKeys) else None,
-        )
+        self.prover = Prover(self.kms.for_proofs(), self.cache, policy=policy, clock=clock, names=names)
         self.loader = KeyLoader(
             self.kms,
             store,
@@ -94,6 +89,7 @@ class KeyRing:
             KeyShredded, KeySuspended: the scope has no key to seal with.
             KMSError, KeyStoreError: a backend failed, and no grace covers it.
         """
+        self.meter.refuse_observers()
         _check_names(slot)
         made = self.cache.sealing[suite.number, kind].get(
             slot.tenant if slot.subject is None else (slot.tenant, slot.subject)
@@ -120,6 +116,7 @@ class KeyRing:
             DecryptionError: it names a key that never seals values.
             KMSError, KeyStoreError: a backend failed, and no grace covers it.
         """
+        self.meter.refuse_observers()
         envelope = Envelope.parse(blob)
         made = self.cache.opening.get(blob[:HEADER_SIZE])
         held = self._held(self.cache.get(envelope.key_id))
@@ -144,9 +141,10 @@ class KeyRing:
             KeyShredded, KeySuspended: the tenant has no key to write tokens with.
             KMSError, KeyStoreError: a backend failed, and no grace covers it.
         """
+        self.meter.refuse_observers()
         check_name("tenant", tenant)
         made = self._indexing.of(tenant)
-        if self.clock() >= min(made.active.due_at, made.active.permission.due_at):
+        if self.clock() >= min(made.active.due_at, made.active.permission.due_at, self.lease.due_at):
             self.refresher.note(made.usable)
         return made
 
@@ -182,6 +180,7 @@ class KeyRing:
         Raises:
             ConfigurationError: a tenant or a subject cannot be a name.
         """
+        self.meter.refuse_observers()
         now = self.clock()
         missing: dict[bytes, None] = {}
         for header in {bytes(blob[:HEADER_SIZE]) for blob in blobs if isinstance(blob, _BYTES)}:
@@ -198,6 +197,7 @@ class KeyRing:
         Raises:
             ConfigurationError: a tenant or a subject cannot be a name.
         """
+        self.meter.refuse_observers()
         wanted = list(slots)
         for slot in wanted:
             _check_names(slot)
@@ -213,6 +213,7 @@ class KeyRing:
         Raises:
             ConfigurationError: a tenant cannot be a name.
         """
+        self.meter.refuse_observers()
         slots = [KeySlot(tenant, None, Purpose.INDEX) for tenant in tenants]
         for slot in slots:
             _check_names(slot)
@@ -240,7 +241,18 @@ class KeyRing:
             KeyShredded: the scope was shredded.
             KMSError, KeyStoreError: a backend failed.
         """
+        self.meter.refuse_observers()
         return self.loader.rotate(slot)
+
+    def replace(self, key: KeyInfo) -> KeyRecord | None:
+        """A new active key in place of this one; ``None`` if it is not the active one any more.
+
+        Raises:
+            KeyShredded, KeySuspended: the scope was shredded, or the key that wraps its keys is suspended.
+            KMSError, KeyStoreError: a backend failed.
+        """
+        self.meter.refuse_observers()
+        return self.loader.replace(key)
 
     def after_fork(self) -> None:
         """In a child.
@@ -260,8 +272,7 @@ class KeyRing:
         self._indexing.after_fork()
 
     def _serves(self, key: CachedKey) -> bool:
-        now = self.clock()
-        return now < min(self.lease.until, key.expires, key.permission.until)
+        return self.clock() < min(key.expires, key.permission.until) and not self.lease.may_wait()
 
     def _held(self, key: CachedKey | None) -> CachedKey | None:
         """The key, unless its age is over."""

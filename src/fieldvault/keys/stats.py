@@ -49,8 +49,9 @@ class Stats:
     ``kms`` and ``key_store`` are the calls that keys cost; what an operator asks through ``keys`` and
     ``tenants`` is not among them. ``keys`` is how many unwrapped keys are held now. ``lease_age`` is how many
     seconds ago the key store was last known to have nothing new, ``None`` before the first read. ``breaker``
-    is ``closed`` while the KMS is asked, ``open`` while it is left alone, ``half-open`` while one call tries
-    it. ``refused`` are calls that were answered with ``KMSUnavailable`` without asking it.
+    is ``closed`` while the KMS is asked, ``open`` while it is left alone, if only for one of its root keys,
+    ``half-open`` while one call tries it. ``refused`` are calls that were answered with ``KMSUnavailable``
+    without asking it.
     """
 
     hits: int
@@ -99,7 +100,10 @@ class _Tally:
 
 
 class Meter:
-    """Counts, and tells the observer, if there is one. Nothing here is held while an observer is told."""
+    """Counts, and tells the observer, if there is one. No lock is held while an observer is told.
+
+    It is told in the midst of the work that others may wait for, and so cannot wait for any itself.
+    """
 
     def __init__(self, observer: Observer | None) -> None:
         self._observer = observer
@@ -110,6 +114,19 @@ class Meter:
         self._lock = threading.Lock()
         self._tallies = {KMS_BACKEND: _Tally(), KEY_STORE: _Tally()}
         self._hits = self._misses = self._refreshed = self._refused = self._observer_errors = 0
+        self._telling = threading.local()
+
+    def refuse_observers(self) -> None:
+        """To be asked by whoever may wait for a key.
+
+        Raises:
+            RuntimeError: an observer is being told in this thread.
+        """
+        if getattr(self._telling, "now", False):
+            raise RuntimeError(
+                "an observer cannot use the vault that tells it, which may be waiting for it: have another "
+                "thread do that"
+            )
 
     def called(self, call: Call) -> None:
         """A backend has answered, or failed."""
@@ -162,6 +179,7 @@ class Meter:
             )
 
     def _tell(self, hook: Callable[[T], None], what: T) -> None:
+        self._telling.now = True
         try:
             hook(what)
         except Exception:  # noqa: BLE001 - whoever works for a value has no part in it
@@ -170,3 +188,5 @@ class Meter:
                 is_first = self._observer_errors == 1
             if is_first:
                 _LOG.exception("an observer raised; further errors of it are counted and not logged")
+        finally:
+            self._telling.now = False

@@ -75,7 +75,7 @@ class Unwrapper:
     def usable(self, key: CachedKey) -> bool:
         """Whether a cached key may serve now, the lease being looked after first."""
         self._lease.ensure()
-        return not key.evicted and self._clock() < key.expires
+        return not key.evicted and (self._clock() < key.expires or self._outlasts_known(key))
 
     def admit(
         self, snapshot: Snapshot, key_ids: Iterable[bytes], *, anew: bool = False
@@ -187,15 +187,24 @@ class Unwrapper:
             return outage
         with self._cache.lock:
             now = self._clock()
-            if not key.evicted and now < key.expires:
+            is_aged = now >= key.loaded_at + self._policy.ttl
+            if not key.evicted and now < key.expires and not (is_aged and self._policy.refresh_ahead):
                 return key
             end = key.loaded_at + self._policy.ttl + self._policy.grace
             if key.evicted or now >= end:
                 return outage
-            key.expires = min(now + _STALE_PAUSE, end)
-            # Requests ask now, and nothing is ahead of them.
-            key.due_at = inf
+            if self._policy.refresh_ahead:
+                # Somebody has waited for it; from now on it is asked for in the background.
+                key.expires, key.due_at = end, min(now + _STALE_PAUSE, end)
+            else:
+                key.expires, key.due_at = min(now + _STALE_PAUSE, end), inf
             return key
+
+    def _outlasts_known(self, key: CachedKey) -> bool:
+        """Whether an expired key serves on, as the KMS is known to be out for its root key."""
+        if not (self._policy.refresh_ahead and self._prover.knows_out(key.permission)):
+            return False
+        return isinstance(self.outlast(key, KMSUnavailable("the KMS is out")), CachedKey)
 
     def _cached(self, key_id: bytes) -> CachedKey | None:
         key = self._cache.get(key_id)

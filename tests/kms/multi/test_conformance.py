@@ -16,11 +16,16 @@ from fieldvault.testing.vendors import VendorError
 
 
 class _Member(FaultyKMS):
-    """A fake that can tell what is current: a root key of one version has whatever it opens."""
+    """A fake that can tell what is current."""
+
+    def __init__(self, kms: LocalKMS) -> None:
+        super().__init__(kms)
+        self.local = kms
 
     def is_current(self, wrapped: bytes, *, context: Mapping[str, str]) -> bool:
         """See ``Rewrapping.is_current``."""
-        return bool(self.unwrap(wrapped, context=context))
+        self.unwrap(wrapped, context=context)
+        return self.local.is_current(wrapped, context=context)
 
     def rewrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
         """See ``Rewrapping.rewrap``."""
@@ -31,12 +36,12 @@ class TestMultiKMS(KMSConformance):
     """Two members, and a third that is not at hand."""
 
     @pytest.fixture
-    def east(self, tmp_path: Path) -> FaultyKMS:
+    def east(self, tmp_path: Path) -> _Member:
         """The member that is preferred."""
         return _Member(LocalKMS.create(tmp_path / "east.keys"))
 
     @pytest.fixture
-    def west(self, tmp_path: Path) -> FaultyKMS:
+    def west(self, tmp_path: Path) -> _Member:
         """The other one."""
         return _Member(LocalKMS.create(tmp_path / "west.keys"))
 
@@ -79,6 +84,11 @@ class TestMultiKMS(KMSConformance):
                 member.heal()
 
         return enabled
+
+    @pytest.fixture
+    def rotate(self, west: _Member) -> Callable[[], object]:
+        """That of one member: each key has a part that is old."""
+        return west.local.rotate_root_key
 
     @pytest.fixture
     def delete(self, disable: Callable[[], None]) -> Callable[[], None]:

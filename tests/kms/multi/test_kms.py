@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from fieldvault import Vault
+from fieldvault import RetryPolicy, Vault
 from fieldvault.errors import ConfigurationError, KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
-from fieldvault.keys.protocols import WrappedKey
+from fieldvault.keys.material import key_id_of
+from fieldvault.keys.protocols import NotAsked, WrappedKey
+from fieldvault.keystores import MemoryKeyStore
 from fieldvault.kms import LocalKMS, MultiKMS
 from fieldvault.kms.multi.container import Container
+from fieldvault.secret import Secret
 from fieldvault.testing.fakes import FaultyKMS, ManualClock
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -128,6 +131,8 @@ def test_of_a_batch_only_what_failed_goes_to_the_next_member(
     ("answers", "told"),
     [
         ((KMSUnavailable, KMSUnavailable), KMSUnavailable),
+        ((NotAsked, KMSUnavailable), KMSUnavailable),
+        ((NotAsked, KMSDenied), NotAsked),
         ((KMSDenied, KMSUnavailable), KMSUnavailable),
         ((KMSError, KMSUnavailable), KMSUnavailable),
         ((KMSKeyDisabled, KMSUnavailable), KMSUnavailable),
@@ -297,8 +302,34 @@ def test_what_only_strangers_wrapped_is_not_taken_for_tampering(east: FaultyKMS,
     wrapped = MultiKMS({"west": west}).wrap(KEY, context=A)
     with pytest.raises(KMSKeyDisabled, match="wrapped by west, none of them a member any more"):
         MultiKMS({"east": east}).unwrap(wrapped, context=A)
-    with pytest.raises(KMSUnavailable, match="only west can unwrap the key"):
-        MultiKMS({"east": east, "west": None}).unwrap(wrapped, context=A)
+    away = MultiKMS({"east": east, "west": None})
+    with pytest.raises(KMSKeyDisabled, match="only west can unwrap the key, and west is not at hand"):
+        away.unwrap(wrapped, context=A)
+
+
+def test_that_a_member_is_absent_is_no_outage(multi: MultiKMS, east: FaultyKMS, west: FaultyKMS) -> None:
+    """Nobody is to try again, and one such key is nothing against the KMS. A real outage is one."""
+    wrapped = multi.wrap(KEY, context=A)
+    away = MultiKMS({"east": east, "west": None})
+    east.fail(KMSError("changed"), times=1)
+    with pytest.raises(KMSKeyDisabled, match="east: KMSError: changed; west: KMSKeyDisabled: is not at hand"):
+        away.unwrap(wrapped, context=A)
+    east.fail(KMSUnavailable("no route"), times=1)
+    with pytest.raises(KMSUnavailable):
+        away.unwrap(wrapped, context=A)
+    store = MemoryKeyStore()
+    with Vault(kms=MultiKMS({"west": west}), key_store=store) as vault:
+        theirs = vault.encrypt("x", field="f", tenant="theirs")
+    with Vault(kms=away, key_store=store, retries=RetryPolicy(failures=1)) as vault:
+        ours = vault.encrypt("x", field="f", tenant="ours")
+        asked(east)
+        with pytest.raises(KMSKeyDisabled):
+            vault.decrypt(theirs, field="f", tenant="theirs")
+        assert vault.stats().breaker == "closed"
+    with Vault(kms=away, key_store=store, retries=RetryPolicy(failures=1)) as vault:
+        with pytest.raises(KMSKeyDisabled):
+            vault.decrypt(theirs, field="f", tenant="theirs")
+        assert vault.decrypt(ours, field="f", tenant="ours") == "x"
 
 
 def test_what_a_member_wrapped_by_itself_is_unwrapped(east: FaultyKMS, west: FaultyKMS) -> None:
@@ -311,6 +342,42 @@ def test_what_a_member_wrapped_by_itself_is_unwrapped(east: FaultyKMS, west: Fau
         assert parts(multi.rewrap(old, context=A)) == ["east", "west"]
         with pytest.raises(KMSError):
             multi.unwrap(old, context=B)
+
+
+@pytest.mark.parametrize("answer", [OTHER_KEY, b"", KEY[:31], "key", None])
+def test_of_what_a_member_wrapped_by_itself_the_key_id_tells(
+    east: FaultyKMS, west: FaultyKMS, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    """Nothing is sealed there: a member that lies, or has wrapped another key so, is passed over."""
+    context = {"key_id": key_id_of(Secret(KEY)).hex()}
+    multi = MultiKMS({"east": east, "west": west}, alone="west")
+    bare = multi.wrap(KEY, context=context)
+    monkeypatch.setattr(east, "unwrap_many", lambda items: [answer for _ in items])
+    assert multi.unwrap(bare, context=context) == KEY
+    west.fail(KMSError("changed"))
+    with pytest.raises(KMSError, match="east: KMSError: answered with another key"):
+        multi.unwrap(bare, context=context)
+
+
+def test_a_member_that_cannot_read_the_others_wraps_joins_while_the_vault_is_used(
+    east: FaultyKMS, west: FaultyKMS
+) -> None:
+    """It is asked for its root key of a key that another one wrapped by itself, and refuses."""
+
+    class Strict(FaultyKMS):
+        def root_key_of(self, wrapped: bytes, *, context: Mapping[str, str]) -> str:
+            self.unwrap(wrapped, context=context)
+            return "mine"
+
+    store = MemoryKeyStore()
+    with Vault(kms=west, key_store=store) as vault:
+        blob = vault.encrypt("x", field="f", tenant="acme")
+    for alone in ("west", None):
+        kms = MultiKMS({"strict": Strict(east), "west": west}, alone=alone)
+        with Vault(kms=kms, key_store=store) as vault:
+            assert vault.decrypt(blob, field="f", tenant="acme") == "x"
+            new = vault.encrypt("x", field="f", tenant=f"new {alone}")
+            assert vault.decrypt(new, field="f", tenant=f"new {alone}") == "x"
 
 
 def test_one_may_wrap_alone(tmp_path: Path, west: FaultyKMS) -> None:
@@ -339,7 +406,8 @@ def test_each_member_is_proved_by_itself(multi: MultiKMS, east: FaultyKMS, west:
     west.fail_items(KMSDenied("no"), times=1)
     proof = multi.unwrap_by_member(items)
     assert list(proof["east"]) == [KEY, OTHER_KEY, KEY]
-    assert [type(answer) for answer in proof["west"]] == [KMSDenied, bytes, KMSKeyDisabled]
+    assert [type(answer) for answer in proof["west"]] == [KMSDenied, bytes, KMSError]
+    assert str(proof["west"][2]) == "it has not wrapped this key"
 
 
 def test_a_check_fails_where_any_member_does(multi: MultiKMS, west: FaultyKMS) -> None:
@@ -380,7 +448,7 @@ def test_a_vault_is_opened_by_configuration(describe: Callable[[str], Path], tmp
     (tmp_path / "b.keys").rename(tmp_path / "safe")
     with Vault.open(config) as vault:
         assert vault.decrypt(blob, field="f", tenant="acme") == "x"
-        assert vault.kms.check().endswith("b: not at hand")
+        assert vault.kms.check().endswith(f"b: not at hand: {tmp_path / 'b.keys'} is not there")
     (tmp_path / "safe").rename(tmp_path / "b.keys")
     (tmp_path / "a.keys").rename(tmp_path / "lost")
     with pytest.raises(ConfigurationError, match=r"a\.path cannot be used"):
@@ -393,8 +461,10 @@ def test_a_vault_is_opened_by_configuration(describe: Callable[[str], Path], tmp
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("required = 3", "kms.members cannot be used: 3 members cannot be required"),
-        ("alone = 'c'", "alone names 'c', which is no member"),
+        ("required = 3", "line 3: kms.required cannot be used: 3 members cannot be required"),
+        ("\nalone = 'c'", "line 4: kms.alone cannot be used: alone names 'c', which is no member"),
+        ("cooldown = -1", "line 3: kms.cooldown cannot be used: cooldown is a number of seconds, 0 or more"),
+        ("cooldown = inf", "line 3: kms.cooldown cannot be used: cooldown is a number of seconds"),
         ("requird = 1", "kms.requird is not known"),
     ],
 )
