@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
-from fieldvault.keys.protocols import WrappedKey
+from fieldvault.keys.protocols import NotAsked, WrappedKey
 from fieldvault.kms import TransitKMS
 from fieldvault.kms.transit.batches import MAX_ITEMS, in_batches
 from tests.kms.transit.conftest import Tenancy
@@ -63,6 +63,7 @@ def test_an_outage_is_waited_for_once() -> None:
     answers = in_batches([("a", number) for number in range(9)], ask, size=1, at_once=1)
     assert answers[:3] == [0, 1, 2]
     assert {str(each) for each in answers[3:]} == {"no answer in time"}
+    assert [type(each) for each in answers[3:]] == [KMSUnavailable, *[NotAsked] * 5]
     assert asked == [[0], [1], [2], [3]]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fieldvault.errors import KMSDenied, KMSError, KMSUnavailable
+from fieldvault.keys.protocols import NotAsked
 
 __all__ = ["MAX_ITEMS", "in_batches", "results"]
 
@@ -40,7 +41,7 @@ def in_batches(
     """Each item's answer, in order: those of one key in batches of ``size``, ``at_once`` of them in parallel.
 
     What a whole batch met is the answer of each of its items. Once one met an outage, those that have not
-    begun meet it too: a server that hangs is waited for once.
+    begun are ``NotAsked``: a server that hangs is waited for once.
 
     Raises:
         KMSUnavailable, KMSDenied: every batch met such an error; the first one's.
@@ -58,7 +59,7 @@ def in_batches(
 
     def answered(chunk: _Chunk) -> Sequence[A | KMSError] | KMSError:
         if outages:
-            return outages[0]
+            return NotAsked(str(outages[0]))
         try:
             return ask(chunk.key, [items[number][1] for number in chunk.numbers])
         except KMSUnavailable as error:
