@@ -438,7 +438,7 @@ def test_a_refusal_names_an_index_of_several_columns(club: World) -> None:
         match=r"; members\.who_index indexes it together with members\.birthday: compare that with a tuple",
     ):
         _ = Member.name == "Ada"
-    with pytest.raises(errors.UnsupportedQuery, match="==, != and in_$"):
+    with pytest.raises(errors.UnsupportedQuery, match=r"==, != and in_$"):
         _ = Member.email == bindparam("email")
 
 
