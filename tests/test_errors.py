@@ -41,6 +41,18 @@ def test_the_drawn_tree_is_the_real_one() -> None:
     assert dict(drawn()) == {"FieldVaultError": None, **real}
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+def test_what_a_backend_derives_from_an_error_is_told_by_its_name(cls: type[errors.FieldVaultError]) -> None:
+    """Whoever counts errors, or waits for one by its name, finds the names of this module alone."""
+
+    class Derived(cls):  # type: ignore[misc,valid-type]  # whatever it is
+        pass
+
+    derived = Derived() if cls is errors.DecryptionError else Derived("what happened")
+    assert errors.kind_of(derived) == errors.kind_of(example(cls)) == cls.__name__
+    assert errors.kind_of(TimeoutError()) == "TimeoutError"
+
+
 def test_all_names_every_class_of_the_module() -> None:
     """No error hides from a star import or from these tests."""
     own = {

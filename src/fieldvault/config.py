@@ -15,7 +15,7 @@ from fieldvault.keys.policy import CachePolicy, RetryPolicy, RotationPolicy
 from fieldvault.settings import Section, Source
 from fieldvault.suites import AES_256_GCM, suite_named
 
-__all__ = ["ConfigurableBackend", "absence", "read"]
+__all__ = ["ConfigurableBackend", "absence", "described", "read"]
 
 P = TypeVar("P", CachePolicy, RetryPolicy)
 
@@ -35,7 +35,7 @@ def read(configuration: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
     Raises:
         ConfigurationError: with file and line where it came from a file.
     """
-    root = _root(configuration)
+    root = described(configuration)
     vault, kms, store = (
         root.section("vault"),
         root.section("kms", required=True),
@@ -63,7 +63,12 @@ def absence(path: Path) -> str:
     return f"there is no {path.name} in {path.parent.resolve()}"
 
 
-def _root(configuration: str | os.PathLike[str] | Mapping[str, Any]) -> Section:
+def described(configuration: str | os.PathLike[str] | Mapping[str, Any]) -> Section:
+    """The whole of a configuration, as one section; nothing in it is looked at yet.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is no TOML.
+    """
     if isinstance(configuration, Mapping):
         return Section(configuration, (), Source("the configuration", Path(), None))
     path = Path(configuration)

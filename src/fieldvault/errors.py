@@ -63,6 +63,15 @@ class FieldVaultError(DontWrapMixin, Exception):
     """Base of all errors of this package."""
 
 
+def kind_of(error: BaseException) -> str:
+    """The name under which an error is counted and told.
+
+    The class that this module defines, whatever a backend derives from it; any other error's own class.
+    """
+    known = (each.__name__ for each in type(error).__mro__ if each.__module__ == __name__)
+    return next(known, type(error).__name__)
+
+
 class ConfigurationError(FieldVaultError):
     """An argument, a configuration file or a model cannot work as given; the message says what to change."""
 

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fieldvault.aws.clients import ClientOptions, Clients
+from fieldvault.aws.clients import ClientOptions, Clients, blaming_members
 from fieldvault.aws.workers import Workers
 from fieldvault.errors import ConfigurationError
+from fieldvault.settings import Section, Source
 from fieldvault.testing.samples import in_a_fork
 from tests.servers.moto import CREDENTIALS, REGION, MotoServer
 
@@ -37,6 +39,38 @@ def test_no_region_is_told_when_the_client_is_opened() -> None:
         ClientOptions().open("kms", 1)
     with pytest.raises(ConfigurationError, match="kms"):
         ClientOptions(region_name=REGION, endpoint_url="no url").open("kms", 1)
+
+
+@pytest.mark.parametrize(
+    ("members", "blamed"),
+    [
+        ({}, "kms.region cannot be used: no client for AWS kms: You must specify a region"),
+        ({"region": "no region!"}, "kms.region cannot be used"),
+        ({"region": REGION, "endpoint_url": "no url"}, "kms.endpoint_url cannot be used"),
+        ({"region": REGION, "endpoint_url": "http://kms.example"}, "kms.endpoint_url cannot be used"),
+        ({"region": REGION, "read_timeout": 0}, "kms.read_timeout cannot be used"),
+        ({"region": REGION, "connect_timeout": -1}, "kms.connect_timeout cannot be used"),
+    ],
+)
+def test_a_mistake_is_told_of_the_member_that_is_to_be_mended(
+    members: dict[str, object], blamed: str
+) -> None:
+    """Not of the whole section."""
+    section = Section(members, ("kms",), Source("fieldvault.toml", Path(), None))
+    with pytest.raises(ConfigurationError) as caught, blaming_members(section):
+        Clients("kms", None, ClientOptions.from_config(section), 1)
+    assert str(caught.value).startswith(f"fieldvault.toml: {blamed}")
+
+
+def test_a_profile_that_is_not_there_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of no member: it stands in the environment."""
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    section = Section({"type": "aws"}, ("kms",), Source("fieldvault.toml", Path(), None))
+    with (
+        pytest.raises(ConfigurationError, match=r"kms\.type .* profile \(nobody\)"),
+        blaming_members(section),
+    ):
+        Clients("kms", None, ClientOptions(region_name=REGION), 1)
 
 
 def test_the_chain_finds_the_region_and_the_credentials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,49 @@ def test_a_known_code_counts_more_than_its_status() -> None:
     assert fault_of_code(_answer("AccessDeniedException", 400)) is Fault.DENIAL
 
 
+SAID = [
+    (botocore.exceptions.NoCredentialsError(), "no credentials: none in variables"),
+    (
+        botocore.exceptions.PartialCredentialsError(provider="env", cred_var="secret"),
+        "half of the credentials",
+    ),
+    (
+        botocore.exceptions.EndpointConnectionError(
+            endpoint_url="https://user:secret@sts.example:8443/?secret"
+        ),
+        "no connection with https://sts.example:8443; see region and endpoint_url",
+    ),
+    (
+        botocore.exceptions.ConnectTimeoutError(endpoint_url="https://kms.example/"),
+        "https://kms.example in time",
+    ),
+    (
+        botocore.exceptions.ReadTimeoutError(endpoint_url="http://[::1]:8/"),
+        "no answer of http://[::1]:8 in time",
+    ),
+    (
+        botocore.exceptions.ConnectionClosedError(endpoint_url="http://[secret"),
+        "the endpoint closed the connection",
+    ),
+    (botocore.exceptions.SSLError(endpoint_url="https://kms.example", error="x"), "was broken off"),
+    (
+        botocore.exceptions.SSLError(
+            endpoint_url="https://kms.example", error=ssl.CertificateError("not yours")
+        ),
+        "the certificate that https://kms.example shows does not fit",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), SAID, ids=[said for _, said in SAID])
+def test_words_say_what_happened_and_with_which_server(error: BotoCoreError, said: str) -> None:
+    """It may be another service's, that of credentials say; of its address the host alone is told."""
+    told = words_of(error)
+    assert said in told
+    assert told.endswith(f" ({type(error).__name__})")
+    assert "secret" not in told
+
+
 def test_words_quote_no_parameters() -> None:
     """The SDK's own messages do."""
     error = botocore.exceptions.ParamValidationError(report="Plaintext: 'secret'")

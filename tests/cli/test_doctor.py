@@ -3,19 +3,24 @@
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fieldvault import CachePolicy
-from fieldvault.cli.checks import erasure_bound
+from fieldvault import CachePolicy, RotationPolicy, Vault
+from fieldvault.cli.checks import KeyTally, erasure_bound
 from fieldvault.cli.findings import Level
-from fieldvault.errors import KMSError, KMSUnavailable
+from fieldvault.cli.verify import verified
+from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
 from fieldvault.keys.protocols import WrappedKey
 from fieldvault.keystores import SQLKeyStore
 from fieldvault.kms import LocalKMS
+from fieldvault.testing.fakes import FaultyKMS
 from tests.cli.calling import Answer, call, give_keys, give_subject_keys, records
+
+_LOAD = EntryPoint.load
 
 
 @pytest.fixture
@@ -130,6 +135,7 @@ def test_another_root_key_file_opens_no_key(shop: Path) -> None:
     named = " ".join(found(answer)["keys"]["items"])
     everyone = [*records("acme"), *records("other")]
     assert all(record.key_id.hex() in named for record in everyone)
+    assert found(answer)["keys"]["remedy"].startswith("restore the root-key file, or the key store,")
     assert found(answer)["keys"]["detail"].startswith(f"{len(everyone)} of {len(everyone)} keys")
 
 
@@ -274,8 +280,8 @@ def test_a_broken_configuration_is_the_problem_and_the_backends_are_still_tried(
 @pytest.mark.parametrize(
     "text",
     [
-        "[kms]\ntype = 'no such'\n[key_store]\ntype = 'sql'\nurl = 'sqlite:///keys.db'\n",
         "[kms\n",
+        "[kms]\n[key_store]\ntype = 'sql'\nurl = 'sqlite:///keys.db'\n",
         "kms = 3\n",
         "",
     ],
@@ -286,6 +292,32 @@ def test_a_configuration_that_cannot_be_read_is_a_problem(shop: Path, text: str)
     answer = call("doctor", "--json")
     assert answer.code == 1
     assert levels(answer)["configuration"] == "problem"
+
+
+@pytest.mark.parametrize("key_store", ["there", "missing"])
+def test_a_backend_that_is_not_installed_is_told_whatever_else_is_missing(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, key_store: str
+) -> None:
+    """With its line, and with the extra where it is one of ours."""
+    config = shop / "fieldvault.toml"
+    monkeypatch.setattr(EntryPoint, "load", _without_hvac)
+    for kind, told in (
+        ("transit", "needs the module hvac, which is not installed; install fieldvault[transit]"),
+        ("no such", "is 'no such'; installed are: "),
+    ):
+        config.write_text(f"[kms]\ntype = {kind!r}\n[key_store]\ntype = 'sql'\nurl = 'sqlite:///keys.db'\n")
+        if key_store == "missing":
+            (shop / "keys.db").unlink(missing_ok=True)
+        check = found(call("doctor", "--json"))["KMS"]
+        assert check["level"] == "problem"
+        assert f"line 2: kms.type {told}" in check["detail"]
+        assert levels(call("doctor", "--json"))["configuration"] == "ok"
+
+
+def _without_hvac(point: EntryPoint) -> object:
+    if point.name == "transit":
+        raise ModuleNotFoundError("No module named 'hvac'", name="hvac")
+    return _LOAD(point)
 
 
 @pytest.mark.usefixtures("folder")
@@ -328,6 +360,7 @@ def test_a_lost_key_store_is_a_problem_and_is_not_made_anew(shop: Path) -> None:
     assert answer.code == 1
     assert levels(answer)["key store"] == "problem"
     assert levels(answer)["KMS"] == "ok"
+    assert "for a new vault, `fieldvault keystore create` makes it" in found(answer)["key store"]["detail"]
     assert not (shop / "keys.db").exists()
 
 
@@ -374,6 +407,39 @@ def test_a_bound_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
 def no_route(_: LocalKMS, items: Sequence[WrappedKey]) -> Sequence[bytes | KMSError]:
     """Answer as a KMS that can no longer be reached."""
     return [KMSUnavailable("no route to the KMS") for _ in items]
+
+
+REFUSALS = [
+    (
+        KMSDenied("the PIN is wrong"),
+        "do not unwrap, as the KMS refuses",
+        "mend [kms], or give its permission",
+    ),
+    (KMSKeyDisabled("no such alias"), "or has it disabled", "correct [kms], if it names another root key"),
+    (
+        KMSError("another context"),
+        "are not what their records name",
+        "restore the key store, or the root key,",
+    ),
+]
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(("error", "said", "way_out"), REFUSALS, ids=[str(each[0]) for each in REFUSALS])
+def test_a_refusal_is_not_taken_for_wrong_keys(error: KMSError, said: str, way_out: str) -> None:
+    """Nobody goes to the backups for a mistyped alias, nor for a root-key file where there is none."""
+    with Vault.open("fieldvault.toml") as vault:
+        kms = FaultyKMS(vault.kms)
+        kms.fail_items(error)
+        tally = KeyTally(RotationPolicy(), kms)
+        tally.take(verified(kms, vault.key_store, "acme"))
+    first, *_ = tally.findings()
+    assert first.level is Level.PROBLEM
+    assert first.detail.startswith("4 of 4 keys ")
+    assert said in first.detail
+    assert first.remedy is not None
+    assert first.remedy.startswith(way_out)
+    assert "root-key file" not in first.remedy
 
 
 @pytest.mark.usefixtures("shop")

@@ -261,6 +261,25 @@ def test_of_two_at_once_one_makes_the_vault(folder: Path) -> None:
     assert call("doctor").code == 0
 
 
+def test_for_another_kms_it_says_what_makes_the_key_store(folder: Path) -> None:
+    """It would have nothing to do but to found a vault with the embedded one."""
+    (folder / "fieldvault.toml").write_text(
+        '[kms]\ntype = "transit"\n[key_store]\ntype = "sql"\nurl = "sqlite:///keys.db"\n'
+    )
+    answer = call("init")
+    assert answer.code == 6
+    assert "its KMS is transit" in answer.err
+    assert "for a new vault, run `fieldvault keystore create`, then `fieldvault doctor`" in answer.err
+
+
+def test_a_folder_that_is_not_there_is_named(folder: Path) -> None:
+    """SQLite itself says that some file cannot be opened."""
+    answer = call("init", "--key-store", "sqlite:///nowhere/keys.db")
+    assert answer.code == 5
+    assert "unable to open database file nowhere/keys.db; its folder has to be there" in answer.err
+    assert contents(folder) == {}
+
+
 def test_names_that_toml_has_to_quote_come_back(folder: Path) -> None:
     """Quotes, backslashes, Chinese and DEL in a file's name."""
     name = 'root "a" \\ 钥匙\x7f.keys'

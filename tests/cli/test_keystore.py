@@ -7,6 +7,7 @@ import pytest
 
 from fieldvault import Vault
 from fieldvault.cli.exits import ExitCode
+from fieldvault.errors import KeyStoreError
 from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
 from fieldvault.settings import Section
 from fieldvault.testing.samples import acme, first_key, successor
@@ -45,18 +46,64 @@ def test_a_key_store_is_copied_and_opened() -> None:
     assert "unfinished copy" in check["detail"]
     assert "fieldvault keystore copy --to moved.toml --finish" in check["remedy"]
     assert "backup" not in check["remedy"]
+    commands = (
+        ("tenants", "--json"),
+        ("keys", "acme", "--subjects", "--json"),
+        ("keys", "gone", "--json"),
+    )
+    before = [call(*command) for command in commands]
     last = call("keystore", "copy", "--to", "moved.toml", "--finish")
     assert last.code == 0
     assert "Written to the copy: 0 records." in last.out
     assert "Equal: nothing was lost or brought back." in last.out
     with Vault.open("moved.toml") as vault:
         assert vault.decrypt(sealed, field="a.b", tenant="acme", subject="ann") == "x"
-    for command in (
-        ("tenants", "--json"),
-        ("keys", "acme", "--subjects", "--json"),
-        ("keys", "gone", "--json"),
-    ):
-        assert call("--config", "moved.toml", *command) == call(*command)
+    assert [call("--config", "moved.toml", *command) for command in commands] == before
+
+
+@pytest.mark.usefixtures("moved")
+def test_the_old_key_store_is_closed_until_it_is_opened_again() -> None:
+    """Whoever was not stopped is told where to go; the way back asks."""
+    assert call("keystore", "copy", "--to", "moved.toml", "--finish").code == 0
+    late = call("rotate", "acme")
+    assert late.code == ExitCode.KEY_STORE
+    assert "have the configuration name the copy" in late.err
+    with pytest.raises(KeyStoreError), Vault.open("fieldvault.toml") as vault:
+        vault.encrypt("x", field="a.b", tenant="new")
+    asked = call("keystore", "reopen", typed="yes\n")
+    assert asked.code == ExitCode.REFUSED
+    assert "is lost to whatever opens this key store" in asked.err
+    assert call("rotate", "acme").code == ExitCode.KEY_STORE
+    assert call("keystore", "reopen", typed="reopen\n").out == "The key store serves again.\n"
+    assert call("rotate", "acme").code == 0
+    assert call("keystore", "reopen", "--yes", "--json").document == {"reopened": False}
+
+
+@pytest.mark.usefixtures("moved")
+def test_a_copy_that_was_begun_by_mistake_is_given_up() -> None:
+    """It is an empty key store again; one that is in use is left alone."""
+    assert call("keystore", "copy", "--to", "moved.toml").code == 0
+    asked = call("--config", "moved.toml", "keystore", "give-up", typed="\n")
+    assert asked.code == ExitCode.REFUSED
+    assert call("--config", "moved.toml", "tenants").code == ExitCode.KEY_STORE
+    told = call("--config", "moved.toml", "keystore", "give-up", typed="give up\n")
+    assert told.out == "The copy was given up: the key store is empty, and serves as a new one.\n"
+    give_keys("new", config="moved.toml")
+    assert call("--config", "moved.toml", "tenants", "--json").code == 0
+    refused = call("keystore", "give-up", "--yes")
+    assert refused.code == ExitCode.REFUSED
+    assert "no unfinished copy" in refused.err
+    assert call("tenants").code == 0
+
+
+@pytest.mark.usefixtures("moved")
+def test_a_key_store_in_memory_is_no_place_to_copy_to() -> None:
+    """It would be gone, proven, when the command ends; the old one serves on."""
+    Path("memory.toml").write_text('[key_store]\ntype = "memory"\n')
+    answer = call("keystore", "copy", "--to", "memory.toml", "--finish")
+    assert answer.code == ExitCode.CONFIGURATION
+    assert "gone when this command ends" in answer.err
+    assert call("tenants").code == 0
 
 
 @pytest.mark.usefixtures("moved")
@@ -85,6 +132,7 @@ def test_a_finished_copy_may_be_copied_once_more_until_it_is_used() -> None:
         assert call("keystore", "copy", "--to", "moved.toml", "--finish").code == 0
     give_keys("new", config="moved.toml")
     before = records("acme", "moved.toml")
+    assert call("keystore", "reopen", "--yes").code == 0
     assert call("rotate", "acme").code == 0
     refused = call("keystore", "copy", "--to", "moved.toml", "--finish")
     assert refused.code == ExitCode.REFUSED
@@ -117,11 +165,11 @@ def test_a_key_store_that_changes_meanwhile_is_not_opened(monkeypatch: pytest.Mo
     listed = SQLKeyStore.all_keys
     with monkeypatch.context() as patch:
         patch.setattr(SQLKeyStore, "all_keys", read_on)
-        answer = call("keystore", "copy", "--to", "moved.toml", "--finish")
+        answer = call("keystore", "copy", "--to", "moved.toml")
         document = call("keystore", "copy", "--to", "moved.toml", "--json").document
     assert answer.code == ExitCode.NOT_YET
     assert "acme    changed meanwhile" in answer.out
-    assert "Stop what uses it and say --finish again" in answer.out
+    assert "Stop what uses it before you say --finish" in answer.out
     assert document["unsteady"] == ["acme"]
     assert document["finished"] is False
     store.close()
@@ -150,7 +198,7 @@ def test_a_copy_that_differs_says_where(monkeypatch: pytest.MonkeyPatch) -> None
     ("arguments", "code", "said"),
     [
         (("--to", "nowhere.toml"), ExitCode.CONFIGURATION, "there is no nowhere.toml in"),
-        (("--to", "empty.toml"), ExitCode.CONFIGURATION, "[key_store] names no backend"),
+        (("--to", "empty.toml"), ExitCode.CONFIGURATION, "key_store is missing"),
         (("--to", "unreachable.toml"), ExitCode.KEY_STORE, "unable to open database file"),
         (
             ("--to", "moved.toml", "--config", "nowhere.toml"),
@@ -206,7 +254,7 @@ class _Table(MemoryKeyStore):
 def test_a_table_is_made_by_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a store that wants it."""
     point = EntryPoint("table", f"{__name__}:_Table", "fieldvault.key_stores")
-    monkeypatch.setattr("fieldvault.cli.opening.entry_points", lambda **_: [point])
+    monkeypatch.setattr("fieldvault.settings.entry_points", lambda **_: [point])
     monkeypatch.setattr(EntryPoint, "load", lambda _: _Table)
     (folder / "fieldvault.toml").write_text('[key_store]\ntype = "table"\n')
     assert call("keystore", "create").out == "table fieldvault-keys\n"

@@ -176,6 +176,26 @@ def test_keys_that_a_member_does_not_unwrap_are_told_with_what_to_do(
     assert check["remedy"] == way_out
 
 
+@pytest.mark.usefixtures("joined")
+def test_a_member_that_only_wraps_here_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a recovery key does, whose private half is in the safe: else every monitoring would end with 1."""
+    unwrap_many = LocalKMS.unwrap_many
+
+    def unwrapped(self: LocalKMS, items: list[WrappedKey]) -> Any:
+        away = KMSDenied("the private key is not on this machine")
+        return [away for _ in items] if "there.keys" in repr(self) else unwrap_many(self, items)
+
+    monkeypatch.setattr(LocalKMS, "unwrap_many", unwrapped)
+    monkeypatch.setattr(LocalKMS, "check", LocalKMS.__repr__)
+    answer = call("doctor", "--wraps", "--json")
+    assert answer.code == 0
+    checks = found(answer)
+    assert checks["wraps"]["detail"] == "all 2 keys are unwrapped by each of here"
+    assert checks["wraps of there"]["level"] == "warning"
+    assert checks["wraps of there"]["detail"].endswith("so what it wrapped of 2 keys is not proven")
+    assert checks["wraps of there"]["remedy"] == "call doctor --wraps where there may unwrap"
+
+
 def test_keys_of_before_a_member_came_are_told_from_lost_root_keys(joined: Path) -> None:
     """Nothing is wrong with the member that joined; the keys have to be wrapped by it."""
     LocalKMS.create(joined / "third.keys").close()

@@ -14,6 +14,7 @@ import pytest
 from fieldvault import Vault
 from fieldvault.errors import KMSUnavailable
 from fieldvault.kms import LocalKMS
+from fieldvault.testing.fakes import FaultyKMS
 from tests.cli.calling import call, give_keys, give_subject_keys, records
 
 
@@ -72,7 +73,9 @@ def test_a_dry_run_says_what_there_is_to_do() -> None:
     assert answer.code == 0
     assert (len(answer.document["due"]), answer.document["rewrapped"]) == (3, [])
     assert answer.document["dry_run"] is True
-    assert call("rewrap", "--dry-run").out.startswith("To rewrap: 3 keys; ")
+    out = call("rewrap", "--dry-run").out
+    assert out.startswith("To rewrap: 3 keys; ")
+    assert "None counts as current: all are due, or the KMS cannot, or to this caller will not, tell" in out
     assert {*root_versions("acme"), *root_versions("other")} == {1}
 
 
@@ -182,3 +185,15 @@ def test_a_kms_of_several_that_took_no_part_is_named(heal: Heal) -> None:
     heal()
     assert call("rewrap").out == "Rewrapped 3 keys; current already: 0; tenants that failed: 0.\n"
     assert call("doctor", "--wraps").code == 0
+
+
+@pytest.mark.usefixtures("heal")
+def test_where_a_kms_cannot_tell_what_is_current_the_next_run_takes_every_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what it missed would pass for current."""
+    # Neither of the two is one of these.
+    monkeypatch.setattr("fieldvault.cli.commands.rewrap.Rewrapping", FaultyKMS)
+    answer = call("rewrap")
+    assert answer.code == 1
+    assert "run fieldvault rewrap --every again." in answer.out

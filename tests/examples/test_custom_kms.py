@@ -111,6 +111,15 @@ def test_a_configuration_names_it(environment: Mapping[str, str], tmp_path: Path
     assert done.stdout.startswith("x recovery: recovery key recovery.pub, with its private key")
 
 
+def test_its_page_says_how_the_two_keys_are_made(environment: Mapping[str, str], tmp_path: Path) -> None:
+    """In the command that is shown."""
+    shown = re.search(r"^\$ python3 -c '(.+)'$", (EXAMPLE / "README.md").read_text(), re.MULTILINE)
+    assert shown is not None
+    subprocess.run([sys.executable, "-c", shown[1]], cwd=tmp_path, env=environment, check=True)
+    modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    assert modes == {"recovery.pub": 0o644, "recovery.key": 0o600}
+
+
 def test_where_it_is_not_installed_its_name_is_unknown(tmp_path: Path) -> None:
     """And the error says which are."""
     (tmp_path / "fieldvault.toml").write_text('[kms]\ntype = "recovery"\n[key_store]\ntype = "memory"\n')

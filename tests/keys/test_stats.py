@@ -259,6 +259,29 @@ def test_a_batch_that_failed_in_part_says_so(memory_rig: Rig) -> None:
     assert (told.calls[-1].outcome, told.calls[-1].item_errors) == ("partial", {"KMSDenied": 2})
 
 
+def test_errors_are_counted_by_the_names_that_are_documented(memory_rig: Rig) -> None:
+    """Whatever classes of its own a backend has: an alert on an outage is to meet all of them."""
+
+    class NoRoute(KMSUnavailable):
+        pass
+
+    class Withdrawn(KMSDenied):
+        pass
+
+    told, blob = Told(), memory_rig.party().seal("x", "a")
+    party = memory_rig.party(observer=told, retries=ONCE)
+    party.kms.fail(NoRoute("out"), times=1)
+    with pytest.raises(NoRoute):
+        party.open(blob, "a")
+    assert told.calls[-1].outcome == "KMSUnavailable"
+    party.kms.fail_items(Withdrawn("no"), times=1)
+    with pytest.raises(Withdrawn):
+        party.open(blob, "a")
+    assert told.calls[-1].item_errors == {"KMSDenied": 1}
+    stats = party.vault.stats()
+    assert (stats.kms.errors, stats.kms.item_errors) == ({"KMSUnavailable": 1}, {"KMSDenied": 1})
+
+
 class Raising(Told):
     """An observer that raises whatever it is told."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, InvalidRegionError, NoRegionError
 from botocore.session import Session, get_session
 
 from fieldvault.aws.pacing import pace
@@ -20,11 +21,35 @@ from fieldvault.errors import ConfigurationError
 from fieldvault.forks import in_forked_children
 from fieldvault.settings import Section
 
-__all__ = ["ClientOptions", "Clients"]
+__all__ = ["ClientOptions", "Clients", "MemberError", "blaming_members"]
 
 _ROLE_METHOD = "fieldvault-assume-role"
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 1.0, 2.0
+
+
+class MemberError(ConfigurationError):
+    """A configuration that cannot work, and ``member``, the one of its section that is to be mended."""
+
+    def __init__(self, message: str, member: str) -> None:
+        super().__init__(message)
+        self.member = member
+
+    def __reduce__(self) -> tuple[type[MemberError], tuple[str, str]]:
+        return type(self), (str(self), self.member)
+
+
+@contextmanager
+def blaming_members(section: Section) -> Iterator[None]:
+    """What is found wrong in this block with any member of a section, told with its place."""
+    try:
+        yield
+    except MemberError as error:
+        member, problem = error.member, str(error)
+    else:
+        return
+    with section.blaming(member):
+        raise ConfigurationError(problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,17 +69,23 @@ class ClientOptions:
     connect_timeout: float = _CONNECT_TIMEOUT
     read_timeout: float = _READ_TIMEOUT
 
+    def __post_init__(self) -> None:
+        for name in ("connect_timeout", "read_timeout"):
+            if getattr(self, name) <= 0:
+                raise MemberError(f"{name} is a number of seconds, more than 0", name)
+
     @classmethod
     def from_config(cls, section: Section) -> ClientOptions:
         """Take the members from a section of a configuration."""
-        return cls(
-            region_name=section.optional_text("region"),
-            endpoint_url=section.optional_text("endpoint_url"),
-            role_arn=section.optional_text("role_arn"),
-            external_id=section.optional_text("external_id"),
-            connect_timeout=section.number("connect_timeout", _CONNECT_TIMEOUT),
-            read_timeout=section.number("read_timeout", _READ_TIMEOUT),
-        )
+        with blaming_members(section):
+            return cls(
+                region_name=section.optional_text("region"),
+                endpoint_url=section.optional_text("endpoint_url"),
+                role_arn=section.optional_text("role_arn"),
+                external_id=section.optional_text("external_id"),
+                connect_timeout=section.number("connect_timeout", _CONNECT_TIMEOUT),
+                read_timeout=section.number("read_timeout", _READ_TIMEOUT),
+            )
 
     def open(self, service: str, connections: int) -> Any:
         """A new client with so many pooled connections.
@@ -66,7 +97,6 @@ class ClientOptions:
         Raises:
             ConfigurationError: no region, no such profile, a malformed endpoint.
         """
-        problem: str
         try:
             # A session of its own: boto3's default one is shared, and not made for threads.
             session = boto3.Session(botocore_session=self._session())
@@ -77,11 +107,11 @@ class ClientOptions:
                 config=self._config(connections),
             )
         except (BotoCoreError, ValueError) as error:
-            problem = str(error)
+            problem, member = str(error), _blamed(error)
         else:
             pace(client)
             return client
-        raise ConfigurationError(f"no client for AWS {service}: {problem}")
+        raise MemberError(f"no client for AWS {service}: {problem}", member)
 
     def _config(self, connections: int) -> Config:
         return Config(
@@ -133,6 +163,15 @@ class _Role:
         return DeferredRefreshableCredentials(method=_ROLE_METHOD, refresh_using=fetcher.fetch_credentials)
 
 
+def _blamed(error: BotoCoreError | ValueError) -> str:
+    """The member of a configuration that an error at the opening is about."""
+    if isinstance(error, (NoRegionError, InvalidRegionError)):
+        return "region"
+    # The SDK has no class of its own for an endpoint that is no URL. The rest, a profile that is not there or
+    # a setting of the SDK, stands in no configuration of ours.
+    return "type" if isinstance(error, BotoCoreError) else "endpoint_url"
+
+
 def _require_privacy(endpoint: str) -> None:
     """Refuse to show data keys, wrapped or not, to the network.
 
@@ -141,7 +180,7 @@ def _require_privacy(endpoint: str) -> None:
     """
     url = urlsplit(endpoint)
     if url.scheme != "https" and url.hostname not in _THIS_MACHINE:
-        raise ConfigurationError(f"the endpoint {endpoint} is not https, and not on this machine")
+        raise MemberError(f"the endpoint {endpoint} is not https, and not on this machine", "endpoint_url")
 
 
 class Clients:

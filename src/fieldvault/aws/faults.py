@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from ssl import CertificateError
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
@@ -76,6 +77,25 @@ SDK_FAULTS: Mapping[str, Fault] = MappingProxyType(
     | dict.fromkeys(_OTHERS.split(), Fault.OTHER)
 )
 """Every exception of ``botocore.exceptions``, by name: releases of the SDK differ in which they have."""
+
+_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "CapacityNotAvailableError": "throttled before, and kept to the pace that the service takes",
+        "ConnectionClosedError": "{server} closed the connection without an answer",
+        "ConnectTimeoutError": "no connection with {server} in time",
+        "CredentialRetrievalError": "whoever hands out credentials gave none",
+        "EndpointConnectionError": "no connection with {server}; see region and endpoint_url if it stays so",
+        "HTTPClientError": "the connection with {server} failed",
+        "MetadataRetrievalError": "the service that hands out this machine's credentials failed",
+        "NoCredentialsError": "no credentials: none in variables, in a profile, or as a role of this machine",
+        "NoRegionError": "no region; give region, or AWS_DEFAULT_REGION",
+        "PartialCredentialsError": "half of the credentials: the access key, or its id, is missing",
+        "ProxyConnectionError": "no connection with the proxy of this process",
+        "ReadTimeoutError": "no answer of {server} in time",
+        "SSLError": "the handshake with {server} was broken off",
+    }
+)
+"""What some exceptions of the SDK, and those derived from them, say to an operator."""
 
 STILL_EXPIRED = RuntimeError
 """What the SDK raises, outside of its own tree, for new credentials that have expired already.
@@ -195,9 +215,23 @@ def fault_of_code(error: ClientError) -> Fault:
 def words_of(error: BotoCoreError | ClientError) -> str:
     """What happened, in one line.
 
-    Of the SDK's own exceptions the class only: some quote the parameters of a call, key material among them.
+    Of the SDK's own exceptions the class, words of our own, and the server that was asked: some quote the
+    parameters of a call, key material among them.
     """
     if isinstance(error, ClientError):
         detail = str(error.response.get("Error", {}).get("Message", "")).partition("\n")[0]
         return f"{code_of(error)}: {detail}" if detail else code_of(error)
-    return type(error).__name__
+    name = type(error).__name__
+    said = next((_WORDS[each.__name__] for each in type(error).__mro__ if each.__name__ in _WORDS), None)
+    if isinstance(error, SSLError) and fault_of_sdk(error) is Fault.MISTAKE:
+        said = "the certificate that {server} shows does not fit; see endpoint_url and AWS_CA_BUNDLE"
+    return name if said is None else f"{said.format(server=_server(error))} ({name})"
+
+
+def _server(error: BotoCoreError) -> str:
+    """The server that was asked, which may be another service's: without a path, a query or a user."""
+    try:
+        url = urlsplit(str(error.kwargs.get("endpoint_url")))
+    except ValueError:
+        return "the endpoint"
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}" if url.netloc else "the endpoint"

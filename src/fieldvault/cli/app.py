@@ -23,9 +23,10 @@ from fieldvault.cli.commands.shred import shred
 from fieldvault.cli.commands.status import status
 from fieldvault.cli.commands.tenants import tenants
 from fieldvault.cli.exits import ExitCode, Refused, exit_code_of
+from fieldvault.cli.logs import warnings_told
 from fieldvault.cli.options import config_type, json_help
 from fieldvault.cli.terminal import Terminal
-from fieldvault.errors import FieldVaultError
+from fieldvault.errors import FieldVaultError, kind_of
 
 __all__ = ["fieldvault", "run"]
 
@@ -42,10 +43,11 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see ``ExitCode`` for how it may end."""
         try:
-            return super().invoke(ctx)
+            with warnings_told():
+                return super().invoke(ctx)
         except (FieldVaultError, Refused) as error:
             code = exit_code_of(error)
-            _report(ctx, code, type(error).__name__, str(error))
+            _report(ctx, code, kind_of(error), str(error))
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED
             _report(ctx, code, "Interrupted", "interrupted")

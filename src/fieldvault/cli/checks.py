@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from fieldvault.cli.findings import Finding, Level
 from fieldvault.cli.members import kms_answer, unopened_kms
@@ -18,19 +19,39 @@ from fieldvault.cli.opening import (
     kms_alone,
 )
 from fieldvault.cli.underway import how_to_finish
-from fieldvault.cli.verify import Verdict, named
+from fieldvault.cli.verify import Verdict, kms_kind, named
 from fieldvault.config import absence
-from fieldvault.errors import ConfigurationError, FieldVaultError, UnfinishedCopy
+from fieldvault.errors import (
+    ConfigurationError,
+    FieldVaultError,
+    KMSDenied,
+    KMSError,
+    KMSKeyDisabled,
+    UnfinishedCopy,
+)
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
-from fieldvault.keys.protocols import KeyStore
+from fieldvault.keys.protocols import KMS, KeyStore
 from fieldvault.keys.records import KeyInfo, KeyState, Purpose
+from fieldvault.kms import LocalKMS
 
 __all__ = ["KeyTally", "backends", "erasure_bound", "unopened"]
+
+_SAID: Mapping[type[KMSError], str] = MappingProxyType(
+    {
+        KMSDenied: "do not unwrap, as the KMS refuses",
+        KMSKeyDisabled: "do not unwrap, as the KMS lacks the root key that wrapped them, or has it disabled",
+        KMSError: "are not what their records name",
+    }
+)
+"""What is told of keys by what they met; that the KMS is away says nothing of them."""
 
 _NEAR = 0.9
 """The part of a key's uses, or of its age, from which on it is worth a warning."""
 
-_RESTORE_KEY_STORE = "mend the key store or its section [key_store]; restore it from its backup if it is lost"
+_RESTORE_KEY_STORE = (
+    "mend the key store or its section [key_store]; restore it from its backup if it is lost; "
+    "for a new vault, run fieldvault keystore create"
+)
 
 
 def backends(config: Path, it: Opened) -> Iterator[Finding]:
@@ -95,8 +116,9 @@ class KeyTally:
     """Collects what trying all keys brings to light; ``index_keys`` are those of tenants with several."""
 
     rotation: RotationPolicy
+    kms: KMS
     tried: int = 0
-    wrong: list[str] = field(default_factory=list)
+    wrong: dict[type[KMSError], list[str]] = field(default_factory=dict)
     worn: list[str] = field(default_factory=list)
     worn_subjects: bool = False
     index_keys: list[list[KeyInfo]] = field(default_factory=list)
@@ -111,7 +133,7 @@ class KeyTally:
             if key.purpose is Purpose.INDEX:
                 index.append(key)
             if problem is not None:
-                self.wrong.append(f"{named(key)}: {problem}")
+                self.wrong.setdefault(kms_kind(problem), []).append(f"{named(key)}: {problem}")
             worn = self._worn(key, now)
             if worn is not None:
                 self.worn.append(f"{named(key)}: {worn}")
@@ -128,15 +150,32 @@ class KeyTally:
             return f"{(now - key.created_at).days} of {self.rotation.max_age.days} days old"
         return None
 
+    def _way_out(self, kind: type[KMSError]) -> str:
+        if kind is KMSDenied:
+            return "mend [kms], or give its permission back: the keys themselves may be well"
+        if isinstance(self.kms, LocalKMS):
+            return "restore the root-key file, or the key store, that they belong to; rotating mends nothing"
+        if kind is KMSKeyDisabled:
+            return (
+                "correct [kms], if it names another root key than wrapped them; "
+                "else enable that root key, or restore it"
+            )
+        return (
+            "restore the key store, or the root key, that they belong to, if [kms] names the right one; "
+            "rotating mends nothing"
+        )
+
     def findings(self) -> Iterator[Finding]:
         """Whether the keys open, and whether some are near their end."""
         if self.wrong:
             yield Finding(
                 "keys",
                 Level.PROBLEM,
-                f"{len(self.wrong)} of {self.tried} keys are not what their records name",
-                "restore the root-key file, or the key store, that they belong to; rotating mends nothing",
-                tuple(self.wrong),
+                "; ".join(
+                    f"{len(keys)} of {self.tried} keys {_SAID[kind]}" for kind, keys in self.wrong.items()
+                ),
+                "; ".join(self._way_out(kind) for kind in self.wrong),
+                tuple(key for keys in self.wrong.values() for key in keys),
             )
         elif self.stopped is not None:
             yield Finding(

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from fieldvault.cli.exits import Refused
-from fieldvault.cli.opening import database_file
+from fieldvault.cli.opening import database_file, section
 from fieldvault.cli.verify import verified
 from fieldvault.errors import ConfigurationError
 from fieldvault.keys.protocols import KeyStore
@@ -110,12 +110,25 @@ def _check_url(url: str | None) -> None:
 
 
 def _already(config: Path, root_keys: Path) -> str:
+    kms = _kms_of(config)
+    if kms not in (None, "local"):
+        return (
+            f"{config} exists, and nothing is overwritten; its KMS is {kms}, and init is for the embedded "
+            "one: for a new vault, run `fieldvault keystore create`, then `fieldvault doctor`"
+        )
     if root_keys.exists():
         return f"{config} exists, and nothing is overwritten; `fieldvault doctor` says whether it works"
     return (
         f"{config} exists, and nothing is overwritten; if it came without its root-key file and key store, "
         "restore those, or move it away to begin anew"
     )
+
+
+def _kms_of(config: Path) -> str | None:
+    try:
+        return section(config, "kms").optional_text("type")
+    except ConfigurationError:
+        return None
 
 
 def _require_empty(store: KeyStore, root_keys: Path) -> None:

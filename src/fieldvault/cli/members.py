@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fieldvault.cli.findings import Finding, Level
 from fieldvault.cli.opening import members_unopened
-from fieldvault.cli.verify import Proof, named
+from fieldvault.cli.verify import Proof, kms_kind, named
 from fieldvault.errors import (
     ConfigurationError,
     FieldVaultError,
@@ -17,6 +17,7 @@ from fieldvault.errors import (
     KMSError,
     KMSKeyDisabled,
     KMSUnavailable,
+    kind_of,
 )
 from fieldvault.keys.protocols import KMS, Rewrapping
 from fieldvault.kms.multi import MultiKMS
@@ -83,7 +84,7 @@ def _of_member(name: str, error: FieldVaultError) -> Finding:
         )
     else:
         remedy = f"see that {section} still names the root key that it named before"
-    return Finding(f"KMS member {name}", Level.PROBLEM, f"{type(error).__name__}: {error}", remedy)
+    return Finding(f"KMS member {name}", Level.PROBLEM, f"{kind_of(error)}: {error}", remedy)
 
 
 @dataclass(slots=True)
@@ -92,8 +93,7 @@ class WrapTally:
 
     kms: KMS
     tried: int = 0
-    wrong: list[str] = field(default_factory=list)
-    met: dict[str, Counter[type[KMSError]]] = field(default_factory=dict)
+    met: list[tuple[str, Mapping[str, KMSError]]] = field(default_factory=list)
     lacking: dict[str, list[str]] = field(default_factory=dict)
     stopped: str | None = None
 
@@ -102,10 +102,7 @@ class WrapTally:
         for key, errors, lacking in proofs:
             self.tried += 1
             if errors:
-                told = "; ".join(f"{name}: {error}" for name, error in errors.items())
-                self.wrong.append(f"{named(key)}: {told}")
-            for name, error in errors.items():
-                self.met.setdefault(name, Counter())[_kind(error)] += 1
+                self.met.append((named(key), errors))
             for name in lacking:
                 self.lacking.setdefault(name, []).append(named(key))
 
@@ -114,18 +111,16 @@ class WrapTally:
         if not isinstance(self.kms, MultiKMS):
             yield Finding("wraps", Level.OK, "there is one KMS, and it was asked for every key")
             return
-        members = ", ".join(self.kms.members)
-        if self.wrong:
+        wrapping_only = self._wrapping_only(self.kms)
+        members = ", ".join(name for name in self.kms.members if name not in wrapping_only) or "nobody"
+        wrong, ways_out = self._wrong(self.kms, wrapping_only)
+        if wrong:
             yield Finding(
                 "wraps",
                 Level.PROBLEM,
-                f"{len(self.wrong)} of {self.tried} keys are not unwrapped by each of {members}",
-                "; ".join(
-                    _way_out(name, self.kms.members[name], kind, keys)
-                    for name, met in self.met.items()
-                    for kind, keys in met.items()
-                ),
-                tuple(self.wrong),
+                f"{len(wrong)} of {self.tried} keys are not unwrapped by each of {members}",
+                "; ".join(ways_out),
+                tuple(wrong),
             )
         elif self.stopped is not None:
             yield Finding(
@@ -136,8 +131,40 @@ class WrapTally:
             )
         else:
             yield Finding("wraps", Level.OK, f"all {self.tried} keys are unwrapped by each of {members}")
+        for name, keys in wrapping_only.items():
+            yield Finding(
+                f"wraps of {name}",
+                Level.WARNING,
+                f"it wraps here and does not unwrap, so what it wrapped of {keys} keys is not proven",
+                f"call doctor --wraps where {name} may unwrap",
+            )
         for name, why in self.kms.absent.items():
             yield self._of_absent(name, why)
+
+    def _wrapping_only(self, kms: MultiKMS) -> Mapping[str, int]:
+        """Members that prove themselves and refuse to unwrap, and for how many keys: a public key, say."""
+        denied = Counter(
+            name for _, errors in self.met for name, error in errors.items() if isinstance(error, KMSDenied)
+        )
+        answers = kms.check_by_member() if denied else {}
+        return {name: keys for name, keys in denied.items() if isinstance(answers[name], str)}
+
+    def _wrong(self, kms: MultiKMS, wrapping_only: Collection[str]) -> tuple[list[str], list[str]]:
+        """The keys that a member does not unwrap, and what to do about it, by member and by what it met."""
+        wrong: list[str] = []
+        ways_out: Counter[tuple[str, type[KMSError]]] = Counter()
+        for key, errors in self.met:
+            mine = {
+                name: error
+                for name, error in errors.items()
+                if not (name in wrapping_only and isinstance(error, KMSDenied))
+            }
+            ways_out.update((name, kms_kind(error)) for name, error in mine.items())
+            if mine:
+                wrong.append(f"{key}: " + "; ".join(f"{name}: {error}" for name, error in mine.items()))
+        return wrong, [
+            _way_out(name, kms.members[name], kind, keys) for (name, kind), keys in ways_out.items()
+        ]
 
     def _of_absent(self, name: str, why: str) -> Finding:
         # Whether it could unwrap its part nobody can say; that there is none, each key says itself.
@@ -156,11 +183,6 @@ class WrapTally:
             f"bring {name} back for a while, run fieldvault rewrap, and call doctor --wraps again",
             tuple(without),
         )
-
-
-def _kind(error: KMSError) -> type[KMSError]:
-    kinds: tuple[type[KMSError], ...] = (KMSUnavailable, KMSDenied, KMSKeyDisabled)
-    return next((kind for kind in kinds if isinstance(error, kind)), KMSError)
 
 
 def _way_out(name: str, kms: KMS, kind: type[KMSError], keys: int) -> str:

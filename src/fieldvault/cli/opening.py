@@ -6,14 +6,13 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from fieldvault.config import absence, read
+from fieldvault.config import absence, described, read
 from fieldvault.errors import ConfigurationError, FieldVaultError, KeyStoreError
 from fieldvault.keys.policy import CachePolicy, RotationPolicy
 from fieldvault.keys.protocols import KMS, KeyStore
@@ -70,7 +69,7 @@ class Undescribed(ConfigurationError):
     """The configuration names no backend that could be opened: the mistake is its own."""
 
 
-def section(config: Path, name: Literal["kms", "key_store"]) -> Section:
+def section(config: Path, name: str) -> Section:
     """One backend's section, not checked any further; an empty one if the file cannot be read."""
     try:
         text = config.read_text(encoding="utf-8")
@@ -105,7 +104,7 @@ def require_database(config: Path) -> None:
     if file is not None and not file.exists():
         raise KeyStoreError(
             f"there is no key store {file}; restore it from its backup, or correct its URL: a new, empty one "
-            "opens nothing that is already sealed"
+            "opens nothing that is already sealed; for a new vault, `fieldvault keystore create` makes it"
         )
 
 
@@ -154,11 +153,12 @@ def key_store_alone(config: Path, *, new: bool = False) -> KeyStore:
     return key_store
 
 
-def _backend(group: str, config: Path, name: Literal["kms", "key_store"]) -> Any:
+def _backend(group: str, config: Path, name: str) -> Any:
     try:
-        members = section(config, name)
-        (point,) = entry_points(group=group, name=members.text("type"))
-        backend = point.load()
-    except (ConfigurationError, ValueError, ImportError) as error:
-        raise Undescribed(f"the section [{name}] names no backend that is installed") from error
-    return backend.from_config(members)
+        members = described(config).section(name, required=True)
+        members.text("type")
+    except ConfigurationError as error:
+        problem = str(error)
+    else:
+        return members.backend(group).from_config(members)
+    raise Undescribed(problem)

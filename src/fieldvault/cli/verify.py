@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from fieldvault.errors import KMSError, KMSUnavailable
+from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
 from fieldvault.keys.material import LocalWrapper, checked, key_context, unwrap_records
 from fieldvault.keys.protocols import KMS, KeyStore, WrappedKey
 from fieldvault.keys.records import KeyInfo, KeyRecord, KeyState
 from fieldvault.kms.multi import MultiKMS
 from fieldvault.secret import Secret
 
-__all__ = ["Proof", "Verdict", "named", "proven_by_member", "verified"]
+__all__ = ["Proof", "Verdict", "kms_kind", "named", "proven_by_member", "verified"]
 
 _NO_MATERIAL = "its wrapped key is missing"
 
@@ -21,7 +21,7 @@ class Verdict(NamedTuple):
     """A key, and what is wrong with it, if anything."""
 
     key: KeyInfo
-    problem: str | None
+    problem: KMSError | None
 
 
 class Proof(NamedTuple):
@@ -30,6 +30,12 @@ class Proof(NamedTuple):
     key: KeyInfo
     errors: Mapping[str, KMSError]
     lacking: Sequence[str]
+
+
+def kms_kind(error: KMSError) -> type[KMSError]:
+    """Which of the four it is, for what to do about it."""
+    kinds: tuple[type[KMSError], ...] = (KMSUnavailable, KMSDenied, KMSKeyDisabled)
+    return next((kind for kind in kinds if isinstance(error, kind)), KMSError)
 
 
 def named(key: KeyInfo) -> str:
@@ -54,7 +60,7 @@ def verified(kms: KMS, store: KeyStore, tenant: str) -> Iterator[Verdict]:
     for record in own.values():
         if record.state is not KeyState.DESTROYED:
             secret = secrets.get(record.key_id)
-            problem = None if isinstance(secret, Secret) else str(secret or _NO_MATERIAL)
+            problem = None if isinstance(secret, Secret) else secret or KMSError(_NO_MATERIAL)
             yield Verdict(record.info(), problem)
     for record in store.all_keys(tenant):
         if record.subject is None or record.parent is None:
@@ -109,13 +115,16 @@ def _unwrapped(kms: KMS, records: Iterable[KeyRecord]) -> dict[bytes, Secret | K
     return secrets
 
 
-def _subject_problem(record: KeyRecord, wrap_key: Secret | KMSError | None) -> str | None:
+def _subject_problem(record: KeyRecord, wrap_key: Secret | KMSError | None) -> KMSError | None:
     if record.wrapped is None or record.parent is None:
-        return _NO_MATERIAL
-    if not isinstance(wrap_key, Secret):
-        return f"the tenant's key {record.parent.hex()} that wraps it is missing or does not unwrap"
+        return KMSError(_NO_MATERIAL)
+    if wrap_key is None:
+        return KMSError(f"the tenant's key {record.parent.hex()} that wraps it is missing")
+    if isinstance(wrap_key, KMSError):
+        kind = kms_kind(wrap_key)
+        return kind(f"the tenant's key {record.parent.hex()} that wraps it does not unwrap")
     try:
         LocalWrapper(wrap_key, record.parent).open(record)
     except KMSError as error:
-        return str(error)
+        return error
     return None

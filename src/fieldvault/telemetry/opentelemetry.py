@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
-
 from fieldvault.keys.observing import Call
 from fieldvault.keys.stats import Stats
+from fieldvault.telemetry.extras import require
 from fieldvault.telemetry.watching import SECONDS, Readable, Watched
+
+require("opentelemetry", of="OpenTelemetryObserver", extra="opentelemetry")
+
+from opentelemetry import metrics, trace  # noqa: E402 - looked for above
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation  # noqa: E402 - looked for above
+from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider  # noqa: E402 - looked for above
 
 __all__ = ["OpenTelemetryObserver"]
 

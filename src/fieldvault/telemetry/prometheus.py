@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
 from fieldvault.keys.observing import Call
+from fieldvault.telemetry.extras import require
 from fieldvault.telemetry.watching import SECONDS, Readable, Watched
+
+require("prometheus_client", of="PrometheusObserver", extra="prometheus")
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram  # noqa: E402 - looked for above
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric  # noqa: E402 - looked for above
 
 __all__ = ["PrometheusObserver"]
 

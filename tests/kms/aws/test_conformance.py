@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import botocore.exceptions
 import pytest
@@ -16,7 +17,11 @@ from tests.kms.aws.conftest import RootKey, User, new_key
 from tests.servers.moto import MotoServer
 from tests.servers.proxy import Proxy
 
-_CONTEXTS = "test_another_context_opens_nothing"
+_OF_STATES = {
+    "test_another_context_opens_nothing",
+    "test_contexts_that_look_alike_are_told_apart",
+    "test_a_value_does_not_run_over_into_the_next_name",
+}
 
 
 class TestAWSKMS(KMSConformance):
@@ -39,7 +44,15 @@ class TestAWSKMS(KMSConformance):
     def open_kms(self, root_key: RootKey, proxy: Proxy, request: pytest.FixtureRequest) -> Callable[[], KMS]:
         """Another client of the same key, patient where the server is not slow on purpose."""
         patience = 0.3 if "slow" in request.node.name else 10.0
-        return lambda: root_key.open(endpoint_url=proxy.url, read_timeout=patience, parallel=16)
+        previous = [root_key.arn] if "rotate" in request.fixturenames else ()
+        return lambda: root_key.open(
+            endpoint_url=proxy.url, read_timeout=patience, parallel=16, previous=previous
+        )
+
+    @pytest.fixture
+    def rotate(self, root_key: RootKey) -> Callable[[], object]:
+        """The alias is pointed at another key; the service's own rotation is nobody's business but its."""
+        return partial(_point_elsewhere, root_key)
 
     @pytest.fixture(autouse=True)
     def credentials(self, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +127,12 @@ class TestStatesOfKeys(KMSConformance):
         return lambda: client.schedule_key_deletion(KeyId=stateful_key.key_id, PendingWindowInDays=7)
 
 
+def _point_elsewhere(root_key: RootKey) -> None:
+    successor = new_key(root_key.server)
+    root_key.server.client("kms").update_alias(AliasName=root_key.alias, TargetKeyId=successor.key_id)
+
+
 for name in dir(KMSConformance):
-    if name.startswith("test_") and name != _CONTEXTS and not hasattr(RootKeyPromises, name):
+    if name.startswith("test_") and name not in _OF_STATES and not hasattr(RootKeyPromises, name):
         # What is not about states is moto's: MiniStack's ciphertexts are malleable.
         setattr(TestStatesOfKeys, name, None)

@@ -18,7 +18,7 @@ from botocore.session import get_session
 
 from fieldvault.aws.faults import STILL_EXPIRED
 from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
-from fieldvault.kms.aws.failures import CODES, OPERATIONS, Unreachable, WrongRootKey, failure
+from fieldvault.kms.aws.failures import CODES, OPERATIONS, NoRootKey, Unreachable, WrongRootKey, failure
 from fieldvault.testing.vendors import error_codes
 
 
@@ -36,7 +36,7 @@ def test_no_code_is_mapped_in_vain() -> None:
     [
         ("DisabledException", KMSKeyDisabled),
         ("KMSInvalidStateException", KMSKeyDisabled),
-        ("NotFoundException", KMSKeyDisabled),
+        ("NotFoundException", NoRootKey),
         ("KeyUnavailableException", KMSUnavailable),
         ("KMSInternalException", KMSUnavailable),
         ("DependencyTimeoutException", KMSUnavailable),

@@ -235,7 +235,16 @@ def test_a_configuration_describes_it(root_key: RootKey) -> None:
     assert (
         kms.check() == f"AWS KMS in {REGION}, key {root_key.arn}, tenants' keys alias/fieldvault-{{tenant}}"
     )
-    for mistake in ({"key": "fieldvault"}, {"kye": "x"}, {"parallel": "many"}):
+    for mistake in (
+        {"key": "fieldvault"},
+        {"kye": "x"},
+        {"parallel": "many"},
+        {"parallel": 0},
+        {"previous": "old"},
+        {"tenant_key": "alias/all-the-same"},
+        {"endpoint_url": "http://kms.example"},
+        {"region": "us-east-1", "key": root_key.arn},
+    ):
         with pytest.raises(ConfigurationError, match=f"kms.{next(iter(mistake))}"):
             AWSKMS.from_config(_section({**members, **mistake}))
 
@@ -259,7 +268,7 @@ def test_a_tenants_own_root_key_wraps_its_keys(own_keys: AWSKMS, stateful_key: R
     """It has to be made before, and making it twice makes one."""
     keys = own_keys.tenant_keys()
     assert keys.find("acme") is None
-    with pytest.raises(KMSKeyDisabled):
+    with pytest.raises(KMSKeyDisabled, match=r"its first value: tenant_keys\(\)\.create\(tenant\)"):
         own_keys.wrap(KEY, context=CONTEXT)
     made = keys.create("acme")
     assert keys.create("acme") == keys.find("acme") == made

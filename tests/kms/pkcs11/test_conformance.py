@@ -70,6 +70,19 @@ class TestPKCS11KMS(KMSConformance):
         return partial(as_administrator, partial(_allow, allowed=True))
 
     @pytest.fixture
+    def disable_one(self, as_administrator: AsAdministrator) -> Callable[[bytes], None]:
+        """The version that wrapped it may not decrypt."""
+
+        def disabled(wrapped: bytes) -> None:
+            def look(key: Any) -> None:
+                if key[Attribute.ID] in wrapped[1:]:
+                    key[Attribute.DECRYPT] = False
+
+            as_administrator(look)
+
+        return disabled
+
+    @pytest.fixture
     def delete(self, as_administrator: AsAdministrator) -> Callable[[], None]:
         """All versions are destroyed."""
         return partial(as_administrator, lambda key: key.destroy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import click
 from rich.text import Text
@@ -14,11 +15,13 @@ from fieldvault.cli.members import WrapTally
 from fieldvault.cli.opening import Opened, opened, section
 from fieldvault.cli.options import everywhere
 from fieldvault.cli.rootfile import is_the_file, root_key_file
+from fieldvault.cli.secretfiles import secret_files
 from fieldvault.cli.terminal import Listing, Terminal, tinted
 from fieldvault.cli.underway import index_rotations
 from fieldvault.cli.verify import proven_by_member, verified
 from fieldvault.errors import ConfigurationError, FieldVaultError
 from fieldvault.kms.multi import MultiKMS
+from fieldvault.settings import Section
 
 __all__ = ["doctor"]
 
@@ -51,7 +54,7 @@ def _findings(terminal: Terminal, *, wraps: bool) -> Iterator[Finding]:
     try:
         with opened(config) as it:
             yield Finding("configuration", Level.OK, str(config))
-            yield from _root_keys(terminal)
+            yield from _files(terminal)
             yield from backends(config, it)
             yield from _keys(terminal, it)
             if wraps:
@@ -61,19 +64,22 @@ def _findings(terminal: Terminal, *, wraps: bool) -> Iterator[Finding]:
         first, *rest = unopened(config, error)
         yield first
         if config.exists():
-            root_keys = list(_root_keys(terminal))
+            root_keys = list(_files(terminal))
             yield from root_keys
             yield from (_once(terminal, each, root_keys) for each in rest)
         yield Finding("keys", Level.SKIPPED, "not tried: the vault did not open")
 
 
-def _root_keys(terminal: Terminal) -> Iterator[Finding]:
-    try:
-        finding = root_key_file(section(terminal.config, "kms"))
-    except ConfigurationError:
-        return  # the configuration's own finding says it
-    if finding is not None:
-        yield finding
+def _files(terminal: Terminal) -> Iterator[Finding]:
+    """Who may read the root keys, and the other secrets that files hold."""
+    sections: dict[str, Section] = {}
+    for name in ("kms", "key_store"):
+        with suppress(ConfigurationError):  # the configuration's own finding says it
+            sections[name] = section(terminal.config, name)
+    root_keys = root_key_file(sections["kms"]) if "kms" in sections else None
+    for finding in (root_keys, secret_files(*sections.values())):
+        if finding is not None:
+            yield finding
 
 
 def _once(terminal: Terminal, finding: Finding, root_keys: list[Finding]) -> Finding:
@@ -85,7 +91,7 @@ def _once(terminal: Terminal, finding: Finding, root_keys: list[Finding]) -> Fin
 
 
 def _keys(terminal: Terminal, it: Opened) -> Iterator[Finding]:
-    tally = KeyTally(it.rotation)
+    tally = KeyTally(it.rotation, it.vault.kms)
     store = it.vault.key_store
     try:
         names = list(store.tenants())

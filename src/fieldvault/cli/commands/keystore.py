@@ -1,4 +1,4 @@
-"""``fieldvault keystore``: make a key store's table, and copy one key store to another."""
+"""``fieldvault keystore``: make a key store's table, copy one key store to another, and take that back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from fieldvault.config import absence
 from fieldvault.errors import ConfigurationError
 from fieldvault.keys.protocols import Provisioned
 from fieldvault.keys.records import KeyState
-from fieldvault.lifecycle.copying import Copied, TargetInUse, copy_key_store
+from fieldvault.keystores import MemoryKeyStore
+from fieldvault.lifecycle.copying import Copied, TargetInUse, as_portable, copy_key_store
 from fieldvault.lifecycle.inventory import Inventory
 
 __all__ = ["keystore"]
@@ -27,7 +28,7 @@ __all__ = ["keystore"]
 @click.group()
 @everywhere
 def keystore() -> None:
-    """Make a key store's table, and copy one key store to another."""
+    """Make a key store's table, copy it, and take that back."""
 
 
 @keystore.command()
@@ -66,19 +67,20 @@ def create(terminal: Terminal) -> None:
 @click.option(
     "--finish",
     is_flag=True,
-    help="Open the copy for use, once it is proven equal. Stop whatever uses the key store first.",
+    help="Close the key store, and open the copy in its place, once it is proven equal.",
 )
 @click.pass_context
 def copy(ctx: click.Context, target: Path, finish: bool) -> None:
     """Copy the key store to another one, of any kind, and prove the copy.
 
     Every key in every state, every fence, and the lease go to an empty key store; no KMS is called. Both
-    are then read whole and compared. The vault may be in use meanwhile. The copy serves nobody until
-    --finish has proven it equal: stop everything that opens the key store, say --finish, and let it open the
-    copy from then on. What is written to the old key store after that is not in the copy.
+    are then read whole and compared. The vault may be in use meanwhile; the copy serves nobody. Stop
+    everything that opens the key store, say --finish, and let it open the copy from then on. --finish closes
+    the old key store for good, so whatever was not stopped fails. Where the copy is not proven equal, the old
+    one serves again.
 
-    May be interrupted and started again at any time. Ends with 1 where the two are not equal, with 8 where
-    they may be once nobody changes the key store any more.
+    May be interrupted and started again at any time; of two copies at once the later one goes on. Ends with 1
+    where the two are not equal, with 8 where they may be once nobody changes the key store any more.
     """
     terminal = ctx.ensure_object(Terminal)
     _require(terminal.config)
@@ -88,12 +90,64 @@ def copy(ctx: click.Context, target: Path, finish: bool) -> None:
         closing(key_store_alone(target, new=True)) as store,
         terminal.progress("copying", None) as step,
     ):
+        if isinstance(store, MemoryKeyStore):
+            raise ConfigurationError(
+                "the key store to copy to is one in memory, which is gone when this command ends"
+            )
         try:
             copied = copy_key_store(source, store, finish=finish, step=step)
         except TargetInUse as error:
             raise Refused(str(error)) from error
     terminal.emit(_document(copied), *_told(copied, finish=finish))
     ctx.exit(_code(copied))
+
+
+@keystore.command()
+@everywhere
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def reopen(terminal: Terminal, *, yes: bool) -> None:
+    """Have a key store serve again that was copied to another one.
+
+    The way back from `fieldvault keystore copy --finish`, as long as nothing has used the copy: keys, uses
+    and shreds that are in the copy alone are lost to whatever opens this one. Also the way on after a copy
+    that was killed while it finished, if it is not to be repeated.
+    """
+    _require(terminal.config)
+    with closing(key_store_alone(terminal.config)) as store:
+        portable = as_portable(store, "opened again")
+        if not yes:
+            terminal.say("What was done in the copy, shreds too, is lost to whatever opens this key store.")
+            terminal.confirm("the word reopen", "reopen")
+        done = portable.move_back()
+    said = "The key store serves again." if done else "The key store was not moved: nothing was changed."
+    terminal.emit({"reopened": done}, said)
+
+
+@keystore.command("give-up")
+@everywhere
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def give_up(terminal: Terminal, *, yes: bool) -> None:
+    """Empty a key store that is an unfinished copy, begun by mistake or no longer wanted.
+
+    What was copied to it is deleted, and it serves as a new one. The key store that it is a copy of stays as
+    it is. A key store that is no unfinished copy is left alone.
+    """
+    _require(terminal.config)
+    with closing(key_store_alone(terminal.config)) as store:
+        portable = as_portable(store, "given up as a copy")
+        if not yes:
+            terminal.say(
+                "All keys in this copy are deleted. The key store that it is a copy of must be there."
+            )
+            terminal.confirm("the words give up", "give up")
+        done = portable.give_up_copy()
+    if not done:
+        raise Refused("the key store is no unfinished copy; nothing was changed")
+    terminal.emit(
+        {"given_up": True}, "The copy was given up: the key store is empty, and serves as a new one."
+    )
 
 
 def _require(config: Path) -> None:
@@ -147,7 +201,8 @@ def _told(copied: Copied, *, finish: bool) -> list[RenderableType]:
             (name, "changed meanwhile" if name in copied.unsteady else "differs") for name in copied.differing
         ]
         lines.append(Listing(("TENANT", "WHY NOT EQUAL"), differing))
-    return [*lines, _verdict(copied, finish=finish)]
+    lines.append(_verdict(copied, finish=finish))
+    return [*lines, "Let everything use the copy from now on."] if copied.finished else lines
 
 
 def _cells(inventory: Inventory) -> tuple[str, ...]:
@@ -157,7 +212,9 @@ def _cells(inventory: Inventory) -> tuple[str, ...]:
 
 def _verdict(copied: Copied, *, finish: bool) -> str:
     if copied.finished:
-        return "Equal: nothing was lost or brought back. The copy is open; let everything use it from now on."
+        return (
+            "Equal: nothing was lost or brought back. The copy is open, and the old key store serves nobody."
+        )
     if copied.proven:
         return "Equal by now. The copy serves nobody yet: stop what uses the key store, and say --finish."
     if _only_changed(copied):

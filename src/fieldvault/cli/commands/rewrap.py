@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,8 @@ from fieldvault.cli.interrupts import between_steps
 from fieldvault.cli.opening import opened
 from fieldvault.cli.options import everywhere, named
 from fieldvault.cli.terminal import Listing, Terminal, counted
-from fieldvault.errors import FieldVaultError, KMSError
+from fieldvault.errors import FieldVaultError, KMSError, kind_of
+from fieldvault.keys.protocols import Rewrapping
 from fieldvault.keys.records import KeyInfo
 from fieldvault.kms.multi import MultiKMS
 from fieldvault.lifecycle.rewrap import Outcome, rewrap
@@ -36,6 +38,7 @@ class _Tally:
     overtaken: int = 0
     incomplete: list[tuple[KeyInfo, Mapping[str, KMSError]]] = field(default_factory=list)
     absent: Mapping[str, str] = field(default_factory=dict)
+    untelling: AbstractSet[str] = frozenset()
     failed: dict[str, FieldVaultError] = field(default_factory=dict)
     interrupted: bool = False
 
@@ -88,6 +91,11 @@ class _Tally:
         if self.overtaken:
             line += f" Another process was first with {counted(self.overtaken, 'key')}."
         lines.append(f"{line} Interrupted: the rest is as it was." if self.interrupted else line)
+        if self.due and not self.current:
+            lines.append(
+                "None counts as current: all are due, or the KMS cannot, or to this caller will not, "
+                "tell which are."
+            )
         return [*lines, *self._left_out()]
 
     def _left_out(self) -> list[RenderableType]:
@@ -98,7 +106,8 @@ class _Tally:
             met = [each for _, missed in self.incomplete for each in missed.items()]
             keys, first = Counter(name for name, _ in met), dict(reversed(met))
             rows = [(name, str(keys[name]), str(why)) for name, why in first.items()]
-            again = "fieldvault rewrap --every" if self.every else "fieldvault rewrap"
+            every = self.every or bool(keys.keys() & self.untelling)
+            again = "fieldvault rewrap --every" if every else "fieldvault rewrap"
             lines.append(Listing(("LEFT OUT", "KEYS", "WHY, THE FIRST TIME"), rows))
             lines.append(
                 f"Not by every KMS: {counted(len(self.incomplete), 'key')}; what those had wrapped before is "
@@ -113,7 +122,7 @@ class _Tally:
 
 
 def _told(error: FieldVaultError) -> dict[str, str]:
-    return {"kind": type(error).__name__, "message": str(error)}
+    return {"kind": kind_of(error), "message": str(error)}
 
 
 @click.command("rewrap")
@@ -138,6 +147,9 @@ def rewrap_command(ctx: click.Context, tenant: str | None, dry_run: bool, every:
     with opened(terminal.config) as it:
         if isinstance(it.vault.kms, MultiKMS):
             tally.absent = it.vault.kms.absent
+            # What these wrapped passes for current in the next run.
+            members = it.vault.kms.members.items()
+            tally.untelling = {name for name, kms in members if not isinstance(kms, Rewrapping)}
         if tenant is not None:
             require_tenant(it.vault.key_store, tenant)
             tally.take(it.vault, tenant)

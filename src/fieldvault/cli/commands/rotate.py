@@ -19,7 +19,7 @@ from fieldvault.cli.interrupts import between_steps
 from fieldvault.cli.opening import opened
 from fieldvault.cli.options import everywhere, instant, named
 from fieldvault.cli.terminal import Listing, Terminal
-from fieldvault.errors import FieldVaultError, KeyShredded
+from fieldvault.errors import FieldVaultError, KeyShredded, kind_of
 from fieldvault.keys.records import KeyInfo
 from fieldvault.lifecycle.rotating import Outcome, rotate_key, rotate_subjects
 from fieldvault.vault import Vault
@@ -49,7 +49,7 @@ class _Account:
             "rotated": [key_document(key) for key in self.rotated],
             "skipped": [{"tenant": name, "why": why} for name, why in self.skipped.items()],
             "failed": [
-                {"tenant": name, "kind": type(error).__name__, "message": str(error)}
+                {"tenant": name, "kind": kind_of(error), "message": str(error)}
                 for name, error in self.failed.items()
             ],
             "subjects": None if subjects is None else {each.value: subjects[each] for each in Outcome},

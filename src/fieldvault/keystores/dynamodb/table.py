@@ -121,10 +121,13 @@ class Table:
         try:
             answer: dict[str, Any] = getattr(self.clients.get(), operation)(**parameters)
         except FAILURES as error:
-            told = failure(error)
+            told = failure(error, self._where())
         else:
             return answer
         raise told
+
+    def _where(self) -> str:
+        return f"table {self.name} in {self.clients.get().meta.region_name}"
 
     def _ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
         return _persistently(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -49,7 +50,7 @@ def open_engine(url: str) -> Engine:
             options = {} if "timeout" in parsed.query else {"timeout": BUSY_SECONDS}
             return create_engine(parsed, hide_parameters=True, connect_args=options, poolclass=pool)
         return bound_waits(
-            create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=limits(parsed))
+            create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=_wanted(parsed))
         )
     except ModuleNotFoundError as error:
         problem = f"the key store's database driver {error.name} is not installed"
@@ -59,6 +60,15 @@ def open_engine(url: str) -> Engine:
     except (ArgumentError, NoSuchModuleError, ValueError):
         problem = _WANTED
     raise ConfigurationError(problem)
+
+
+def _wanted(url: URL) -> dict[str, Any]:
+    """What the driver is told where the URL does not."""
+    wanted = limits(url)
+    if url.get_driver_name() in ("psycopg", "psycopg2") and "client_encoding" not in url.query:
+        # From a server that knows no encoding, the driver would pass on bytes.
+        wanted["client_encoding"] = "utf8"
+    return wanted
 
 
 def _parsed(url: str) -> URL:
@@ -103,8 +113,8 @@ def check_transactions(connection: Connection) -> None:
     """Refuse a connection on which several statements are not one step.
 
     Raises:
-        ConfigurationError: each statement commits by itself, others' uncommitted rows are seen, or it is
-            SQLite in memory.
+        ConfigurationError: each statement commits by itself, others' uncommitted rows are seen, it is SQLite
+            in memory, or the database has no bytes for some text.
     """
     if connection.dialect.name == "sqlite":
         if not any(row.file for row in connection.exec_driver_sql("PRAGMA database_list")):
@@ -115,6 +125,10 @@ def check_transactions(connection: Connection) -> None:
         raise ConfigurationError(
             "the key store's engine has the isolation level READ UNCOMMITTED; READ COMMITTED is the least"
         )
+    if connection.dialect.name == "postgresql":
+        encoding = connection.scalar(text("SHOW server_encoding"))
+        if encoding != "UTF8":
+            raise ConfigurationError(f"the key store's database is encoded in {encoding}; make one in UTF8")
     if _commits_each_statement(connection):
         raise ConfigurationError(
             "the key store's engine has the isolation level AUTOCOMMIT; pass one with transactions"

@@ -181,7 +181,10 @@ class Transactions:
                     "that is the application's own database, give the key store a file of its own"
                 )
             if self._dialect == "sqlite" and _NO_FILE in problem:
-                problem += f" {self.engine.url.database}; its folder has to be there, and this user needs to write in it"
+                problem += (
+                    f" {self.engine.url.database}; its folder has to be there, and this user needs to write "
+                    "in it"
+                )
         except _UNTOLD as error:
             kind, problem = KeyStoreError, f"its driver failed with {type(error).__name__}"
         raise kind(f"the key store failed: {problem}")

@@ -19,11 +19,15 @@ from fieldvault.aws.faults import (
 )
 from fieldvault.errors import KMSDenied, KMSError, KMSKeyDisabled, KMSUnavailable
 
-__all__ = ["CODES", "OPERATIONS", "Unreachable", "WrongRootKey", "failure", "meaning_of"]
+__all__ = ["CODES", "OPERATIONS", "NoRootKey", "Unreachable", "WrongRootKey", "failure", "meaning_of"]
 
 
 class Unreachable(KMSUnavailable):
     """There was no answer at all: another call now would wait as long for none."""
+
+
+class NoRootKey(KMSKeyDisabled):
+    """AWS KMS knows no key of that name."""
 
 
 class WrongRootKey(KMSError):
@@ -62,7 +66,7 @@ CODES: Mapping[str, type[KMSError]] = MappingProxyType(
         "KeyUnavailableException": KMSUnavailable,
         "LimitExceededException": KMSError,
         "MalformedPolicyDocumentException": KMSError,
-        "NotFoundException": KMSKeyDisabled,
+        "NotFoundException": NoRootKey,
         "TagException": KMSError,
         "UnsupportedOperationException": KMSError,
         "XksKeyAlreadyInUseException": KMSError,

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from fieldvault.aws.clients import ClientOptions, Clients
+from fieldvault.aws.clients import ClientOptions, Clients, MemberError, blaming_members
 from fieldvault.aws.workers import Workers
 from fieldvault.errors import ConfigurationError, KMSError, KMSUnavailable
 from fieldvault.keys.protocols import NotAsked, WrappedKey
 from fieldvault.kms.aws.calls import MAX_CONTEXT_SIZE, Calls, fits
-from fieldvault.kms.aws.failures import Unreachable, WrongRootKey
+from fieldvault.kms.aws.failures import NoRootKey, Unreachable, WrongRootKey
 from fieldvault.kms.aws.logs import silence_key_material
 from fieldvault.kms.aws.names import KeyName, TenantAlias
 from fieldvault.kms.aws.tenantkeys import TenantKeys
@@ -60,7 +60,7 @@ class AWSKMS:
         names = [KeyName.parse(each) for each in (key, *previous)]
         aliases = None if tenant_key is None else TenantAlias(tenant_key)
         if parallel < 1:
-            raise ConfigurationError("parallel is the number of calls at a time, at least 1")
+            raise MemberError("parallel is the number of calls at a time, at least 1", "parallel")
         if client is None and region_name is None:
             region_name = names[0].region
         clients = Clients(
@@ -88,13 +88,17 @@ class AWSKMS:
         section.finish()
         with section.blaming("key"):
             KeyName.parse(key)
-        return cls(
-            key,
-            tenant_key=tenant_key,
-            previous=() if previous is None else (previous,),
-            parallel=parallel,
-            **{name: getattr(options, name) for name in options.__slots__},
-        )
+        if previous is not None:
+            with section.blaming("previous"):
+                KeyName.parse(previous)
+        with blaming_members(section):
+            return cls(
+                key,
+                tenant_key=tenant_key,
+                previous=() if previous is None else (previous,),
+                parallel=parallel,
+                **{name: getattr(options, name) for name in options.__slots__},
+            )
 
     def wrap(self, key: bytes, *, context: Mapping[str, str]) -> bytes:
         """Wrap 32 bytes of key: one call of Encrypt; about 200 bytes.
@@ -106,7 +110,17 @@ class AWSKMS:
             raise ConfigurationError(f"a KMS wraps keys of {KEY_SIZE} bytes, not of {len(key)}")
         if not fits(context):
             raise ConfigurationError(f"AWS KMS takes an encryption context of {MAX_CONTEXT_SIZE} bytes")
-        return self._calls.encrypt(self._name(context), key, context).blob
+        name = self._name(context)
+        try:
+            return self._calls.encrypt(name, key, context).blob
+        except NoRootKey as error:
+            if name == self._key:
+                raise
+            problem = str(error)
+        raise NoRootKey(
+            f"{problem}; with tenant_key each tenant has a root key of its own, to be made before its first "
+            "value: tenant_keys().create(tenant)"
+        )
 
     def unwrap(self, wrapped: bytes, *, context: Mapping[str, str]) -> bytes:
         """The key that was wrapped under this context: one call of Decrypt.

@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 
+from fieldvault.aws.clients import MemberError
 from fieldvault.errors import ConfigurationError
 
 __all__ = ["KeyName", "TenantAlias"]
@@ -60,9 +61,10 @@ class KeyName:
             return self
         arn = _ARN.fullmatch(self.text)
         if arn is None or not (arn["id"] or "").startswith(_MULTI_REGION):
-            raise ConfigurationError(
+            raise MemberError(
                 f"the key is one of the region {self.region}, the client is in {region}; only a multi-region "
-                f"key ({_MULTI_REGION}…) has replicas in others"
+                f"key ({_MULTI_REGION}…) has replicas in others",
+                "region",
             )
         return replace(self, text=f"{arn['head']}{region}{arn['tail']}", region=region)
 
@@ -84,8 +86,9 @@ class TenantAlias:
         self.template = template
         fits = template.count(_PLACE) == 1 and _ALIAS.fullmatch(template.replace(_PLACE, "x" * _LONGEST))
         if not fits or template.startswith("alias/aws/"):
-            raise ConfigurationError(
-                f"{template!r} is no template of aliases; give one such as alias/fieldvault-{_PLACE}"
+            raise MemberError(
+                f"{template!r} is no template of aliases; give one such as alias/fieldvault-{_PLACE}",
+                "tenant_key",
             )
 
     def of(self, tenant: str) -> str:

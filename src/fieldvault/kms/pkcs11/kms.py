@@ -112,7 +112,8 @@ class PKCS11KMS:
         section.finish()
         if pin is None:
             raise section.error("pin_env", "or pin_file is missing: one of them says where the PIN is")
-        return cls(**names, pin=pin, pool_size=pool_size, pool_timeout=pool_timeout)
+        with section.blaming("pool_size" if pool_size < 1 else "pool_timeout"):
+            return cls(**names, pin=pin, pool_size=pool_size, pool_timeout=pool_timeout)
 
     def wrap(self, key: bytes, *, context: Mapping[str, str]) -> bytes:
         """Wrap 32 bytes of key under the newest version; 69 bytes (docs/kms/pkcs11.md).
@@ -126,7 +127,7 @@ class PKCS11KMS:
         bound_to = encode_context(context)
 
         def seal(token: OpenToken) -> bytes:
-            root_key = newest(token.keys)
+            root_key = newest(token.keys, self._key_label)
             prefix, nonce = _VERSION + root_key.key_id, os.urandom(NONCE_SIZE)
             return prefix + nonce + root_key.seal(key, nonce, prefix + bound_to)
 
@@ -176,7 +177,7 @@ class PKCS11KMS:
         Raises:
             KMSError: the token refused, or cannot be reached.
         """
-        newest_id = self._connection.use(_newest_id)
+        newest_id = self._connection.use(lambda token: newest(token.keys, self._key_label).key_id)
         if wrapped[:_PREFIX_SIZE] != _VERSION + newest_id:
             return False
         (answer,) = self.unwrap_many([WrappedKey(wrapped, context)])
@@ -227,7 +228,7 @@ class PKCS11KMS:
 
     def _next(self, token: OpenToken) -> int:
         token.look_again()
-        version = version_of(newest(token.keys).key_id) + 1
+        version = version_of(newest(token.keys, self._key_label).key_id) + 1
         self._generate(token, version)
         return version
 
@@ -242,7 +243,7 @@ class PKCS11KMS:
     def _look(self, token: OpenToken) -> str:
         self._connection.outdate()
         token.look_again()
-        newest(token.keys).prove()
+        newest(token.keys, self._key_label).prove()
         versions = [str(version_of(key_id)) for key_id in sorted(token.keys)]
         which = "version" if len(versions) == 1 else "versions"
         maker = f"{token.token.manufacturer_id} {token.token.model}"
@@ -250,10 +251,6 @@ class PKCS11KMS:
             f"PKCS#11 token {self._token_label} ({maker}), root key {self._key_label}, "
             f"{which} {', '.join(versions)}"
         )
-
-
-def _newest_id(token: OpenToken) -> bytes:
-    return newest(token.keys).key_id
 
 
 def _text(name: str, value: object) -> str:

@@ -96,6 +96,11 @@ _OTHER = (
     vendor.WrappingKeyTypeInconsistent,
 )
 
+_MODULE = (
+    "a failure within the module; for SoftHSM, see that SOFTHSM2_CONF is set, and that this user may read "
+    "the folder of tokens that it names"
+)
+
 MEANINGS: Mapping[type[PKCS11Error], type[KMSError]] = MappingProxyType(
     {
         **dict.fromkeys(_UNAVAILABLE, KMSUnavailable),
@@ -108,7 +113,27 @@ MEANINGS: Mapping[type[PKCS11Error], type[KMSError]] = MappingProxyType(
 )
 
 
+_WORDS: Mapping[type[PKCS11Error], str] = MappingProxyType(
+    {
+        vendor.DeviceRemoved: "the token was removed",
+        vendor.FunctionFailed: _MODULE,
+        vendor.GeneralError: _MODULE,
+        vendor.NoSuchToken: "no slot has a token of that label; see token_label, or bring the token back",
+        vendor.PinExpired: "the PIN has expired; set a new one with the vendor's tools",
+        vendor.PinIncorrect: "the PIN is wrong; see pin_env or pin_file",
+        vendor.PinInvalid: "the PIN has characters that no PIN has; see pin_env or pin_file",
+        vendor.PinLenRange: "the PIN is too short or too long; see pin_env or pin_file",
+        vendor.PinLocked: "the PIN is locked after too many wrong ones; the security officer sets a new one",
+        vendor.TokenNotPresent: "the token was removed",
+        vendor.UserPinNotInitialized: "the token has no user PIN yet; set one with the vendor's tools",
+    }
+)
+"""What some of them say to an operator."""
+
+
 def meaning(error: PKCS11Error, token: str) -> KMSError:
     """The error to raise for one of the vendor's; it says which token, and what that answered."""
-    said = ": ".join(filter(None, (type(error).__name__, str(error))))
+    # What the library itself says of a token that it does not find is one of Python's dictionaries.
+    own = "" if type(error) is vendor.NoSuchToken else str(error)
+    said = ": ".join(filter(None, (type(error).__name__, own, _WORDS.get(type(error), ""))))
     return MEANINGS.get(type(error), KMSError)(f"the PKCS#11 token {token!r} answered {said}")
