@@ -35,6 +35,8 @@ _DRIVERS: dict[str, Any] = {
 class TestMemoryKeyStore(KeyStoreConformance):
     """The reference."""
 
+    dies_with_its_process = True
+
     @pytest.fixture
     def open_store(self) -> Callable[[], KeyStore]:
         """Memory is shared by being the same object."""

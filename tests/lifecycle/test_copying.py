@@ -1,6 +1,7 @@
 """A key store is copied while it is in use, and the copy is proven before it serves anyone."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from fieldvault import Vault
 from fieldvault.errors import ConfigurationError, KeyShredded, KeyStoreError
-from fieldvault.keys.protocols import KeyStore
+from fieldvault.keys.protocols import KeyStore, MovedAway
 from fieldvault.keys.records import Fence, KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
 from fieldvault.kms import LocalKMS
@@ -63,13 +64,14 @@ def test_everything_is_copied_between_all_kinds_of_stores(
     stores: list[MemoryKeyStore | SQLKeyStore] = [first]
     stores += [*map(SQLKeyStore, (sqlite_url, postgresql_url, mariadb_url)), MemoryKeyStore()]
     for source, target in pairwise(stores):
+        reached = source.generation()
         copied = copy_key_store(source, target, finish=True)
         assert copied.finished
         assert copied.proven
         assert copied.source == copied.target
         assert copied.written == len(records(first)) + 3
-        assert target.generation() > source.generation()
-        assert target.changes(source.generation()) is None
+        assert target.generation() > reached
+        assert target.changes(reached) is None
         assert target.declare_lease(0) == 90.5
         assert records(target) == records(first)
         assert target.fence("acme", "nobody") == first.fence("acme", "nobody")
@@ -145,6 +147,31 @@ def test_what_happens_during_the_copy_is_copied(change: str) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
+def test_whoever_was_not_stopped_is_refused(change: str, source: MemoryKeyStore) -> None:
+    """From the last pass on: what would be in no copy does not happen, nor after it."""
+    target, steps, refused = MemoryKeyStore(), count(), []
+    (key,) = (each for each in source.keys("茶庄", None) if each.version == 3)
+    tenants = len(list(source.tenants()))
+
+    def late() -> None:
+        with pytest.raises(MovedAway) as told:
+            CHANGES[change](source, key)
+        refused.append(told)
+
+    def step() -> None:
+        # Two passes; then the source is moved away, and passed over, read, and read again.
+        if next(steps) in (2 * tenants, 3 * tenants, 5 * tenants):
+            late()
+
+    assert copy_key_store(source, target, finish=True, step=step).finished
+    late()
+    assert len(refused) == 4
+    assert records(target) == records(source)
+    with pytest.raises(MovedAway):
+        source.generation()
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_happens_during_the_proof_is_not_passed_over(change: str, source: MemoryKeyStore) -> None:
     """The copy stays closed, and the tenant is named; the next call copies it."""
     target, steps = MemoryKeyStore(), count()
@@ -157,8 +184,8 @@ def test_what_happens_during_the_proof_is_not_passed_over(change: str, source: M
         if next(steps) == 3 * tenants:
             CHANGES[change](source, key)
 
-    copied = copy_key_store(source, target, finish=True, step=step)
-    assert not copied.finished
+    copied = copy_key_store(source, target, finish=False, step=step)
+    assert not copied.proven
     assert len(copied.unsteady) == 1
     assert copied.differing == copied.unsteady
     with pytest.raises(KeyStoreError):
@@ -168,7 +195,7 @@ def test_what_happens_during_the_proof_is_not_passed_over(change: str, source: M
 
 
 def test_a_source_that_never_stands_still_is_given_up(source: MemoryKeyStore) -> None:
-    """After five passes; nothing of it is wrong, but nothing is proven."""
+    """After five passes; nothing of it is wrong, but nothing is proven before it is moved away."""
     target = MemoryKeyStore()
     (key,) = (each for each in source.keys("茶庄", None) if each.version == 3)
     steps: list[object] = []
@@ -176,10 +203,17 @@ def test_a_source_that_never_stands_still_is_given_up(source: MemoryKeyStore) ->
     def step() -> None:
         steps.append(source.reserve([key.key_id], 1, limit=2**32))
 
-    copied = copy_key_store(source, target, finish=True, step=step)
-    assert not copied.finished
+    copied = copy_key_store(source, target, finish=False, step=step)
+    assert not copied.proven
     assert copied.unsteady == ["茶庄"]
     assert len(steps) == (5 + 3) * 3
+
+    def refused() -> None:
+        with suppress(MovedAway):
+            step()
+
+    assert copy_key_store(source, target, finish=True, step=refused).finished
+    assert records(target) == records(source)
 
 
 class _Torn(MemoryKeyStore):
@@ -218,10 +252,11 @@ class _Bad(MemoryKeyStore):
         super().__init__()
         self.fault = fault
 
-    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence]) -> int:
+    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence], *, token: int) -> int:
         return super().take_over(
             [key for each in records if (key := self._bent(each)) is not None],
             [each for each in fences if not (self.fault == "fence" and each.tenant == "globex")],
+            token=token,
         )
 
     def _bent(self, key: KeyRecord) -> KeyRecord | None:
@@ -249,6 +284,12 @@ def test_a_copy_that_lost_or_bent_something_is_not_opened(source: MemoryKeyStore
     assert copied.source.digest != copied.target.digest
     with pytest.raises(KeyStoreError):
         target.generation()
+    # The source serves on; or stays as it was, if a call before this one was killed on its way.
+    source.generation()
+    source.move_away(token=1)
+    assert not copy_key_store(source, target, finish=True).finished
+    with pytest.raises(MovedAway):
+        source.generation()
 
 
 def test_material_behind_a_fence_in_the_copy_is_no_proof(source: MemoryKeyStore) -> None:
@@ -303,6 +344,7 @@ def test_a_copy_killed_anywhere_is_gone_on_with(tmp_path: Path) -> None:
         assert copied.finished
         assert records(target) == records(source)
         ended.append(copied.written)
+        source.move_back()
         target.close()
         for left in tmp_path.glob("target.db*"):
             left.unlink()
@@ -321,6 +363,35 @@ def test_a_finished_copy_is_said_to_be_so(source: MemoryKeyStore) -> None:
     assert again.written == 0
 
 
+def test_a_store_that_was_moved_away_is_not_copied_to_a_third(source: MemoryKeyStore) -> None:
+    """What the one that it was moved to has seen since would come back."""
+    target, third = MemoryKeyStore(), MemoryKeyStore()
+    copy_key_store(source, target, finish=True)
+    for finish in (False, True):
+        with pytest.raises(MovedAway):
+            copy_key_store(source, third, finish=finish)
+    first_key(third, acme())
+    source.move_back()
+    assert copy_key_store(source, MemoryKeyStore(), finish=True).finished
+
+
+def test_a_store_that_was_moved_back_is_moved_away_again(source: MemoryKeyStore) -> None:
+    """To the copy that was finished before, as long as both hold the same."""
+    target = MemoryKeyStore()
+    copy_key_store(source, target, finish=True)
+    source.move_back()
+    assert copy_key_store(source, target, finish=False).finished
+    generation = source.generation()
+    assert copy_key_store(source, target, finish=True).finished
+    with pytest.raises(MovedAway):
+        source.generation()
+    source.move_back()
+    source.reserve([key.key_id for key in source.keys("茶庄", None)], 1, limit=2**32)
+    with pytest.raises(TargetInUse):
+        copy_key_store(source, target, finish=True)
+    assert source.generation() == generation
+
+
 def test_a_copy_that_is_in_use_is_left_alone(source: MemoryKeyStore) -> None:
     """As is a store that has keys, the source itself among them."""
     used, other = MemoryKeyStore(), MemoryKeyStore()
@@ -329,10 +400,59 @@ def test_a_copy_that_is_in_use_is_left_alone(source: MemoryKeyStore) -> None:
     first_key(other, acme())
     for target in (used, other, source):
         before = records(target)
-        with pytest.raises(TargetInUse, match="copy to an empty one"):
-            copy_key_store(source, target, finish=True)
+        for finish in (False, True):
+            with pytest.raises(TargetInUse, match="copy to an empty one"):
+                copy_key_store(source, target, finish=finish)
         assert records(target) == before
-        assert target.generation() >= 0
+        if target is not source:
+            assert target.generation() >= 0
+
+
+def test_a_store_is_not_copied_to_itself(source: MemoryKeyStore) -> None:
+    """It serves on."""
+    for finish in (False, True):
+        with pytest.raises(TargetInUse):
+            copy_key_store(source, source, finish=finish)
+        source.generation()
+
+
+class _Watched(MemoryKeyStore):
+    """Has something done just before a method is called for the n-th time."""
+
+    def __init__(self, method: str, nth: int, work: Callable[[], object]) -> None:
+        super().__init__()
+        self.method, self.work, self.calls = method, work, count(1)
+        self.nth = nth
+
+    def __getattribute__(self, name: str) -> object:
+        found: object = super().__getattribute__(name)
+        if name != "method" and name == self.method and next(self.calls) == self.nth:
+            self.work()
+        return found
+
+
+# In the first pass, in the last one and in the proof, when the source is closed already, and at the end.
+@pytest.mark.parametrize(
+    ("method", "nth"), [("take_over", 1), ("take_over", 9), ("fences", 2), ("finish_copy", 1)]
+)
+def test_of_two_copies_at_once_the_later_one_goes_on(source: MemoryKeyStore, method: str, nth: int) -> None:
+    """The earlier one writes nothing any more, and neither opens the copy nor the source."""
+    (key,) = (each for each in source.keys("茶庄", None) if each.version == 3)
+    copied = []
+
+    def overtake() -> None:
+        source.move_back()
+        source.transition(key.key_id, expect=KeyState.ACTIVE, to=KeyState.SUSPENDED)
+        copied.append(copy_key_store(source, target, finish=True))
+
+    target = _Watched(method, nth, overtake)
+    with suppress(KeyStoreError):
+        assert not copy_key_store(source, target, finish=True).finished
+    assert copied[0].finished
+    assert records(target) == records(source)
+    assert records(target)[key.key_id].state is KeyState.SUSPENDED
+    with pytest.raises(MovedAway):
+        source.generation()
 
 
 @pytest.mark.parametrize("strange", ["key", "fence"])

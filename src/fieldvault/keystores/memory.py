@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from fieldvault.errors import KeyShredded, KeyStoreError
+from fieldvault.errors import KeyShredded, UnfinishedCopy
 from fieldvault.forks import in_forked_children
-from fieldvault.keys.protocols import Addition
+from fieldvault.keys.protocols import Addition, MovedAway
 from fieldvault.keys.records import (
     Change,
     Fence,
@@ -20,7 +21,7 @@ from fieldvault.keys.records import (
     Snapshot,
     check_transition,
 )
-from fieldvault.keystores.merging import behind_fence, destroyed, merged
+from fieldvault.keystores.merging import behind_fence, check_slots, destroyed, locked_out, merged, one_each
 from fieldvault.settings import Section
 
 __all__ = ["MemoryKeyStore"]
@@ -42,7 +43,8 @@ class MemoryKeyStore:
         self._changes: list[Change] = []
         # What was told before this many changes is not known here: the store is a copy from then on.
         self._forgotten = 0
-        self._unfinished = False
+        self._token: int | None = None
+        self._moved: int | None = None
         self._lease = 0.0
         in_forked_children(self, MemoryKeyStore._renew_lock)
 
@@ -58,7 +60,7 @@ class MemoryKeyStore:
     def generation(self) -> int:
         """See ``KeyStore.generation``."""
         self._require_served()
-        return self._forgotten + len(self._changes)
+        return self._reached()
 
     def changes(self, since: int) -> Sequence[Change] | None:
         """See ``KeyStore.changes``."""
@@ -121,8 +123,9 @@ class MemoryKeyStore:
     def reserve(self, key_ids: Sequence[bytes], uses: int, *, limit: int) -> Mapping[bytes, int]:
         """See ``KeyStore.reserve``."""
         with self._lock:
+            self._require_served()
             granted: dict[bytes, int] = {}
-            for key_id in key_ids:
+            for key_id in dict.fromkeys(key_ids):
                 record = self._keys.get(key_id)
                 if record is not None and record.state is KeyState.ACTIVE and record.uses + uses <= limit:
                     self._keys[key_id] = replace(record, uses=record.uses + uses)
@@ -132,6 +135,7 @@ class MemoryKeyStore:
     def rewrap(self, key_id: bytes, *, expect: bytes, wrapped: bytes) -> bool:
         """See ``KeyStore.rewrap``."""
         with self._lock:
+            self._require_served()
             record = self._keys.get(key_id)
             if record is None or record.wrapped != expect:
                 return False
@@ -179,27 +183,30 @@ class MemoryKeyStore:
         with self._lock:
             return iter(list(self._fences.values()))
 
-    def begin_copy(self) -> bool:
+    def begin_copy(self) -> int | None:
         """See ``Portable.begin_copy``."""
         with self._lock:
-            if not self._unfinished and (self._keys or self._fences or self._forgotten or self._changes):
-                return False
-            self._unfinished = True
-            return True
+            used = self._keys or self._fences or self._forgotten or self._changes or self._moved is not None
+            if self._token is None and used:
+                return None
+            self._token = secrets.randbits(60)
+            return self._token
 
-    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence]) -> int:
+    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence], *, token: int) -> int:
         """See ``Portable.take_over``."""
         with self._lock:
-            self._require_unfinished()
+            self._require_copier(token)
             places = {(fence.tenant, fence.subject): fence for fence in fences}
             new = {place: fence for place, fence in places.items() if place not in self._fences}
             fenced = self._fences | new
             changed = {}
-            for record in records:
+            for record in one_each(records).values():
                 there = self._keys.get(record.key_id)
                 kept = merged(there, behind_fence(record, fenced))
                 if kept != there:
                     changed[record.key_id] = kept
+            slots = {record.slot for record in changed.values()}
+            check_slots(({each.key_id: each for slot in slots for each in self._in(slot)} | changed).values())
             self._fences = fenced
             for tenant, subject in new:
                 self._tenants.setdefault(tenant, [])
@@ -209,12 +216,38 @@ class MemoryKeyStore:
                 self._put(record)
             return len(new) + len(changed)
 
-    def finish_copy(self, *, generation: int, lease: float) -> None:
+    def finish_copy(self, *, token: int, generation: int, lease: float) -> None:
         """See ``Portable.finish_copy``."""
         with self._lock:
-            self._require_unfinished()
+            self._require_copier(token)
             self._forgotten, self._lease = max(generation, 1), max(self._lease, lease)
-            self._unfinished = False
+            self._token = None
+
+    def give_up_copy(self) -> bool:
+        """See ``Portable.give_up_copy``."""
+        with self._lock:
+            if self._token is None:
+                return False
+            for each in (self._keys, self._slots, self._tenants):
+                each.clear()
+            self._fences, self._token = {}, None
+            return True
+
+    def move_away(self, *, token: int) -> int:
+        """See ``Portable.move_away``."""
+        with self._lock:
+            if self._token is not None:
+                raise UnfinishedCopy
+            self._moved = token
+            return self._reached()
+
+    def move_back(self, *, token: int | None = None) -> bool:
+        """See ``Portable.move_back``."""
+        with self._lock:
+            if self._moved is None or token not in (None, self._moved):
+                return False
+            self._moved = None
+            return True
 
     def declare_lease(self, seconds: float) -> float:
         """See ``KeyStore.declare_lease``."""
@@ -231,12 +264,17 @@ class MemoryKeyStore:
         """See ``KeyStore.close``; the keys stay as long as the object."""
 
     def _require_served(self) -> None:
-        if self._unfinished:
-            raise KeyStoreError("the key store is an unfinished copy of another")
+        if self._token is not None:
+            raise UnfinishedCopy
+        if self._moved is not None:
+            raise MovedAway
 
-    def _require_unfinished(self) -> None:
-        if not self._unfinished:
-            raise KeyStoreError("the key store is no unfinished copy; it takes nothing over")
+    def _require_copier(self, token: int) -> None:
+        if self._token is None or self._token != token:
+            raise locked_out()
+
+    def _reached(self) -> int:
+        return self._forgotten + len(self._changes)
 
     def _put(self, record: KeyRecord) -> None:
         known = record.key_id in self._keys

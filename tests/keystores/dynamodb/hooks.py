@@ -71,3 +71,18 @@ def losing_answers(client: Any, operation: str, times: int) -> Iterator[None]:
     with hooked(client, f"before-send.dynamodb.{operation}", lose):
         yield
     session.close()
+
+
+@contextmanager
+def meanwhile(client: Any, operation: str, nth: int, work: Callable[[], object]) -> Iterator[None]:
+    """Have the work done just before the n-th call of an operation is sent; calls of its own do not count."""
+    sent: list[int] = []
+
+    def interfere(**_: object) -> None:
+        sent.append(1)
+        if len(sent) == nth:
+            work()
+
+    with hooked(client, f"before-send.dynamodb.{operation}", interfere):
+        yield
+    assert len(sent) >= nth

@@ -22,11 +22,25 @@ from tests.servers.moto import MotoServer
 from tests.servers.proxy import Hang, Proxy
 
 _INTERRUPTED = {*dir(OutagePromises), "test_nothing_that_is_shown_holds_a_secret"}
+_LISTINGS = {"test_all_keys_of_a_tenant_come_once", "test_all_tenants_come_once"}
 _SECRET = "secretSECRETsecret"
 
 
 class TestDynamoDBKeyStore(KeyStoreConformance):
     """One table, shared by all that open it."""
+
+    page = 100
+
+    @pytest.fixture(autouse=True)
+    def paged(self, client: Any, request: pytest.FixtureRequest) -> Iterator[None]:
+        """A page is a MiB by itself: several thousand items."""
+        if request.function.__name__ in _LISTINGS:
+            event, limited = "provide-client-params.dynamodb.Query", partial(_limited, self.page)
+            client.meta.events.register(event, limited)
+            yield
+            client.meta.events.unregister(event, limited)
+        else:
+            yield
 
     @pytest.fixture
     def open_store(self, client: Any, table: str) -> Callable[[], KeyStore]:
@@ -48,6 +62,10 @@ class TestDynamoDBKeyStore(KeyStoreConformance):
             return KeyStoreError if name in known else None
 
         return told
+
+
+def _limited(page: int, params: dict[str, Any], **_: object) -> None:
+    params["Limit"] = page
 
 
 class TestInterruptedDynamoDBKeyStore(KeyStoreConformance):

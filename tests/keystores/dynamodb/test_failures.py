@@ -4,6 +4,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from botocore.session import get_session
 
+from fieldvault.aws.faults import STILL_EXPIRED
 from fieldvault.errors import KeyStoreError
 from fieldvault.keys.protocols import KeyStoreRefused
 from fieldvault.keystores.dynamodb.failures import CODES, OPERATIONS, Busy, Conflict, Refused, failure
@@ -46,6 +47,7 @@ def test_no_code_is_mapped_in_vain() -> None:
         (_answer("AccessDeniedException"), KeyStoreRefused),
         (EndpointConnectionError(endpoint_url="http://dynamodb"), Busy),
         (NoCredentialsError(), KeyStoreRefused),
+        (STILL_EXPIRED("refreshed credentials are still expired"), Busy),
         (ValueError("wrapped"), KeyStoreError),
     ],
 )

@@ -1,7 +1,6 @@
 """What others do between a read and the write, or the read, that follows it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,22 +10,7 @@ from fieldvault.keys.protocols import Addition
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState
 from fieldvault.keystores.dynamodb import DynamoDBKeyStore
 from fieldvault.testing.samples import acme, add, fence, first_key, record, state_of, successor
-from tests.keystores.dynamodb.hooks import hooked
-
-
-@contextmanager
-def meanwhile(client: Any, operation: str, nth: int, work: Callable[[], object]) -> Iterator[None]:
-    """Have the work done just before the n-th call of an operation is sent; calls of its own do not count."""
-    sent: list[int] = []
-
-    def interfere(**_: object) -> None:
-        sent.append(1)
-        if len(sent) == nth:
-            work()
-
-    with hooked(client, f"before-send.dynamodb.{operation}", interfere):
-        yield
-    assert len(sent) >= nth
+from tests.keystores.dynamodb.hooks import meanwhile
 
 
 def _active(keys: list[KeyRecord]) -> list[KeyRecord]:
@@ -128,5 +112,5 @@ def test_a_copy_does_not_begin_where_a_key_came_meanwhile(client: Any, store: Dy
     with meanwhile(
         client, "TransactWriteItems", 1, lambda: store.add_active([Addition(record(acme()), None)])
     ):
-        assert store.begin_copy() is False
+        assert store.begin_copy() is None
     assert len(list(store.all_keys("acme"))) == 1

@@ -61,7 +61,7 @@ def test_of_processes_that_start_at_once_one_makes_the_first_key(
     answers = _at_once(work)
     assert Counter(won for _, won in answers) == {True: 1, False: PROCESSES - 1}
     assert len({active for active, _ in answers}) == 1
-    assert open_store().check().endswith(", 1 tenants")
+    assert open_store().check().endswith(", 1 tenant")
 
 
 def test_processes_that_rotate_one_tenant_lose_nothing(

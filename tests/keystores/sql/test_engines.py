@@ -199,3 +199,26 @@ def test_a_key_store_is_not_confused_by_a_folder_of_that_name(tmp_path: Path) ->
         with pytest.raises(KeyStoreError):
             SQLKeyStore(f"sqlite:///{tmp_path / name}")
     assert record(acme()).slot == acme()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("own", [True, False], ids=["from a URL", "from an engine"])
+def test_a_database_without_all_of_unicode_is_refused(postgresql_url: str, encoding: str, own: bool) -> None:
+    """Else a tenant's name, or a reason, would be refused once it is written."""
+    admin = create_engine(postgresql_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    name = f"in_{encoding.lower()}"
+    with admin.connect() as connection:
+        connection.exec_driver_sql(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    url = make_url(postgresql_url).set(database=name)
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with pytest.raises((ConfigurationError, KeyStoreError)) as caught:
+            SQLKeyStore(url.render_as_string(hide_password=False) if own else engine)
+        if own:
+            assert isinstance(caught.value, ConfigurationError)
+            assert f"encoded in {encoding}" in str(caught.value)
+    finally:
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import OperationalError, StatementError
+from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.pool import NullPool
 
 from fieldvault.errors import KeyStoreError
+from fieldvault.keys.protocols import KeyStoreRefused
 from fieldvault.keys.records import KeyRecord, KeyState
 from fieldvault.keystores import SQLKeyStore
+from fieldvault.keystores.sql import transactions
 from fieldvault.keystores.sql.transactions import Transactions
 from fieldvault.testing.samples import acme, add, fence, first_key, record, told_by, wrap_key
 
@@ -264,3 +266,68 @@ def test_an_outage_while_the_log_is_cut_is_an_error(sqlite_url: str) -> None:
 
     error = _refused(lambda: store.shred(fence()), key.wrapped)
     assert "ask again" in str(error)
+
+
+def test_a_refused_row_is_not_shown(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subject's name may be a person's address; which constraint refused it is enough."""
+    monkeypatch.setattr(transactions, "_ATTEMPTS", 2)
+    store = SQLKeyStore(engine)
+    person = "zed.private@example.org"
+    key = first_key(store, acme(person))
+    with pytest.raises(KeyStoreError) as caught:
+        add(store, replace(record(acme("bob")), key_id=key.key_id))
+    told = [*told_by(caught.value)]
+    there = replace(record(acme(person)), version=2)
+
+    _run(engine, *(f"DELETE FROM fieldvault_{name}" for name in TABLES[:-1]))
+    _run(engine, "UPDATE fieldvault_meta SET value = 0 WHERE name = 'generation'")
+    token = store.begin_copy()
+    assert token is not None
+    store.take_over([there], [], token=token)
+    with pytest.raises(KeyStoreError) as refused:
+        store.take_over([replace(record(acme(person)), version=2)], [], token=token)
+    told += told_by(refused.value)
+    assert [line for line in told if "private" in line or key.key_id.hex() in line.lower()] == []
+    if engine.dialect.name != "sqlite":
+        assert "fieldvault_keys_" in str(refused.value)
+
+
+@pytest.mark.parametrize(("code", "kind"), [("42P01", KeyStoreRefused), ("22P05", KeyStoreError)])
+def test_a_driver_that_tells_errors_in_fields_is_understood(
+    sqlite_url: str, code: str, kind: type[KeyStoreError]
+) -> None:
+    """As pg8000 does; a row that is among them is not shown."""
+    store = SQLKeyStore(sqlite_url)
+
+    def fail(_: object) -> None:
+        fields = {"S": "ERROR", "C": code, "M": "refused", "D": "Key (subject)=(zed)"}
+        raise DBAPIError("SELECT 1", {}, RuntimeError(fields))
+
+    with pytest.raises(kind, match=code) as caught:
+        store._transactions.read(fail)
+    assert type(caught.value) is kind
+    assert "zed" not in str(caught.value)
+    store.close()
+
+
+def test_a_deadlock_told_in_fields_is_tried_again(sqlite_url: str) -> None:
+    """Nothing of it was done."""
+    store, tries = SQLKeyStore(sqlite_url), []
+
+    def work(_: object) -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise DBAPIError("SELECT 1", {}, RuntimeError({"C": "40P01"}))
+        return "done"
+
+    assert store._transactions.read(work) == "done"
+    store.close()
+
+
+def test_what_a_driver_has_no_bytes_for_is_an_error_of_the_store(sqlite_url: str) -> None:
+    """A lone surrogate, say: SQLAlchemy passes on what its driver raises, with the text."""
+    store = SQLKeyStore(sqlite_url)
+    error = _refused(lambda: store.shred(fence(reason="zed \ud800")))
+    assert "UnicodeEncodeError" in str(error)
+    assert [line for line in told_by(error) if "zed" in line] == []
+    store.close()

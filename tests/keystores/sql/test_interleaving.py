@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event
 
-from fieldvault.errors import KeyShredded
-from fieldvault.keys.protocols import Addition
-from fieldvault.keys.records import KeySlot, KeyState
+from fieldvault.errors import KeyShredded, KeyStoreError
+from fieldvault.keys.protocols import Addition, MovedAway
+from fieldvault.keys.records import KeyRecord, KeySlot, KeyState
 from fieldvault.keystores import SQLKeyStore
 from fieldvault.keystores.sql.transactions import Transactions
 from fieldvault.testing.samples import acme, add, fence, first_key, record, state_of, together
@@ -41,8 +41,10 @@ def engines(request: pytest.FixtureRequest, emptied: Callable[[str], str]) -> It
 
 
 @contextmanager
-def stopped_at(engine: Engine, statement: str) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """The engine's connections wait before such a statement; the events: one waits there, and go on."""
+def stopped_at(
+    engine: Engine, statement: str, moment: str = "before_cursor_execute"
+) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """The engine's connections wait at such a statement; the events: one waits there, and go on."""
     there, go_on = threading.Event(), threading.Event()
 
     def stop(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
@@ -50,7 +52,7 @@ def stopped_at(engine: Engine, statement: str) -> Iterator[tuple[threading.Event
             there.set()
             assert go_on.wait(30)
 
-    event.listen(engine, "before_cursor_execute", stop)
+    event.listen(engine, moment, stop)
     try:
         yield there, go_on
     finally:
@@ -164,3 +166,70 @@ def test_first_keys_of_many_tenants_at_once_meet_in_any_order(engines: Callable[
 
     won = together([lambda: make(names), lambda: make(names[::-1]), lambda: make(names[15:] + names[:15])])
     assert sum(won) == len(names)
+
+
+_LOOK = "SELECT fieldvault_meta.value"
+
+CALLS: dict[str, Callable[[SQLKeyStore, KeyRecord], object]] = {
+    "first key": lambda store, _: add(store, record(acme("ann"))),
+    "reservation": lambda store, key: store.reserve([key.key_id], 5, limit=10),
+    "rewrap": lambda store, key: store.rewrap(key.key_id, expect=key.wrapped or b"", wrapped=b"again"),
+}
+
+
+def test_a_copy_waits_for_a_first_key_and_does_not_begin(engines: Callable[[], Engine]) -> None:
+    """The store served when the key was made, and is empty until that is committed."""
+    slow = engines()
+    maker, copy = SQLKeyStore(slow), SQLKeyStore(engines())
+    key = record(acme())
+    with stopped_at(slow, _LOOK, "after_cursor_execute") as (there, go_on), ThreadPoolExecutor() as threads:
+        made = threads.submit(add, maker, key)
+        assert there.wait(30)
+        begun = threads.submit(copy.begin_copy)
+        assert _still_waits(begun)
+        go_on.set()
+        assert made.result(30)
+        assert begun.result(30) is None
+    assert copy.fetch([key.key_id]).records == {key.key_id: key}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_store_is_moved_away_once_what_is_under_way_is_done(
+    engines: Callable[[], Engine], call: str
+) -> None:
+    """What was answered is there to be copied; whoever comes later is refused."""
+    slow = engines()
+    user, mover = SQLKeyStore(slow), SQLKeyStore(engines())
+    key = first_key(user, acme())
+    with stopped_at(slow, _LOOK, "after_cursor_execute") as (there, go_on), ThreadPoolExecutor() as threads:
+        done = threads.submit(CALLS[call], user, key)
+        assert there.wait(30)
+        moved = threads.submit(mover.move_away, token=1)
+        assert _still_waits(moved)
+        go_on.set()
+        assert done.result(30)
+        assert moved.result(30) == 0
+    keys = list(mover.all_keys("acme"))
+    assert keys != [key]
+    with pytest.raises(MovedAway):
+        CALLS[call](user, keys[0])
+    assert list(mover.all_keys("acme")) == keys
+
+
+def test_a_copier_waits_for_the_one_before_it_and_locks_it_out(engines: Callable[[], Engine]) -> None:
+    """The first one's step is whole, and its last."""
+    slow = engines()
+    first, second = SQLKeyStore(slow), SQLKeyStore(engines())
+    token, key = first.begin_copy(), record(acme())
+    assert token is not None
+    with stopped_at(slow, _LOOK, "after_cursor_execute") as (there, go_on), ThreadPoolExecutor() as threads:
+        taken = threads.submit(first.take_over, [key], [], token=token)
+        assert there.wait(30)
+        begun = threads.submit(second.begin_copy)
+        assert _still_waits(begun)
+        go_on.set()
+        assert taken.result(30) == 1
+        assert begun.result(30) not in (None, token)
+    assert list(second.all_keys("acme")) == [key]
+    with pytest.raises(KeyStoreError, match="another copy to it was begun since"):
+        first.take_over([record(acme("ann"))], [], token=token)

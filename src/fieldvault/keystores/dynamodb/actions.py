@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from fieldvault.keys.records import Change, KeyState
+from fieldvault.keys.records import Change, KeyRecord, KeySlot, KeyState
 from fieldvault.keystores.dynamodb.items import (
     HEAD,
     Address,
@@ -13,19 +13,23 @@ from fieldvault.keystores.dynamodb.items import (
     Slot,
     change_item,
     key_address,
+    key_item,
+    slot_item,
 )
 
 __all__ = [
     "Action",
     "absent",
+    "check_copier",
     "check_unfenced",
-    "check_unfinished",
     "count_tenants",
+    "delete",
     "exists_not",
     "fill",
     "note",
-    "put",
     "retire",
+    "rewrite_key",
+    "rewrite_slot",
     "set_state",
     "update",
     "wipe",
@@ -34,11 +38,7 @@ __all__ = [
 Action = Mapping[str, Any]
 
 _UNFENCED = "attribute_not_exists(fenced)"
-
-
-def put(item: Item) -> Action:
-    """Write an item, whatever was there."""
-    return {"Put": {"Item": item}}
+_SERVED = "attribute_not_exists(unfinished) AND attribute_not_exists(moved)"
 
 
 def exists_not(item: Item) -> Action:
@@ -80,11 +80,7 @@ def fill(address: Address, slot: Slot, key_id: bytes, version: int) -> Action:
         ":version": {"N": str(version)},
     }
     conditions = [_UNFENCED]
-    conditions.append(_same("active", slot.active, values))
-    if slot.newest is None:
-        conditions.append("attribute_not_exists(newest)")
-    else:
-        conditions.append(_same("newest", slot.newest, values))
+    conditions += [_same("active", slot.active, values), _same("newest", slot.newest, values)]
     return update(
         address,
         "SET active = :key, newest = :key, version = :version ADD #keys :keys",
@@ -97,8 +93,40 @@ def fill(address: Address, slot: Slot, key_id: bytes, version: int) -> Action:
 def _same(name: str, value: bytes | None, values: dict[str, Any]) -> str:
     if value is None:
         return f"attribute_not_exists({name})"
-    values[f":old_{name}"] = {"B": value}
-    return f"{name} = :old_{name}"
+    placeholder = f":old_{name.removeprefix('#')}"
+    values[placeholder] = {"B": value}
+    return f"{name} = {placeholder}"
+
+
+def rewrite_key(there: KeyRecord, record: KeyRecord) -> Action:
+    """Write a key that is as it was read, another way."""
+    values: dict[str, Any] = {":state": {"S": there.state.value}, ":uses": {"N": str(there.uses)}}
+    conditions = ["#state = :state", "uses = :uses", _same("#wrapped", there.wrapped, values)]
+    return {
+        "Put": {
+            "Item": key_item(record),
+            "ConditionExpression": " AND ".join(conditions),
+            "ExpressionAttributeNames": {"#state": "state", "#wrapped": "wrapped"},
+            "ExpressionAttributeValues": values,
+        }
+    }
+
+
+def rewrite_slot(slot: KeySlot, there: Slot, state: Slot) -> Action:
+    """Write a slot that is as it was read, another way."""
+    values: dict[str, Any] = {}
+    conditions = [
+        f"attribute_{'' if there.fenced else 'not_'}exists(fenced)",
+        _same("active", there.active, values),
+        _same("newest", there.newest, values),
+    ]
+    put: dict[str, Any] = {"Item": slot_item(slot, state), "ConditionExpression": " AND ".join(conditions)}
+    return {"Put": {**put, "ExpressionAttributeValues": values} if values else put}
+
+
+def delete(address: Address) -> Action:
+    """Delete an item."""
+    return {"Delete": {"Key": address.key}}
 
 
 def retire(key_id: bytes) -> Action:
@@ -127,15 +155,24 @@ def wipe(key_id: bytes) -> Action:
     )
 
 
-def check_unfinished() -> Action:
-    """Go on only in an unfinished copy."""
-    return {"ConditionCheck": {"Key": HEAD.key, "ConditionExpression": "attribute_exists(unfinished)"}}
+def check_copier(token: int) -> Action:
+    """Go on only in an unfinished copy, as its copier."""
+    return {
+        "ConditionCheck": {
+            "Key": HEAD.key,
+            "ConditionExpression": "unfinished = :token",
+            "ExpressionAttributeValues": {":token": {"N": str(token)}},
+        }
+    }
 
 
-def count_tenants(more: int, *, finished: bool = True) -> Action:
-    """Count tenants that are new, in a store that serves, or in one that is being copied."""
-    condition = f"attribute_{'not_' if finished else ''}exists(unfinished)"
-    return update(HEAD, "ADD #tenants :more", condition, {":more": {"N": str(more)}}, ["tenants"])
+def count_tenants(more: int, *, token: int | None = None) -> Action:
+    """Count tenants that are new, in a store that serves, or as its copier in one that is being copied."""
+    values = {":more": {"N": str(more)}}
+    if token is None:
+        return update(HEAD, "ADD #tenants :more", _SERVED, values, ["tenants"])
+    values[":token"] = {"N": str(token)}
+    return update(HEAD, "ADD #tenants :more", "unfinished = :token", values, ["tenants"])
 
 
 def note(
@@ -157,7 +194,7 @@ def note(
         added.append("wiping :wiping")
         values[":wiping"] = {"SS": [wiping]}
     expression = "SET #value = :next" + (f" ADD {', '.join(added)}" if added else "")
-    condition = "#value = :seen AND attribute_not_exists(unfinished)"
+    condition = f"#value = :seen AND {_SERVED}"
     raised = update(HEAD, expression, condition, values, ["value", *(["tenants"] if tenants else [])])
     items = [change_item(number, change) for number, change in enumerate(touched, start=generation + 1)]
     return [raised, *map(exists_not, items)]

@@ -1,12 +1,12 @@
-"""Being a copy of another key store (``Portable``): the fences first, then each slot in one step."""
+"""Being a copy of another key store, and being copied (``Portable``): the fences first, then slot by slot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
-from fieldvault.errors import KeyStoreError
+from fieldvault.errors import UnfinishedCopy
 from fieldvault.keys.records import Fence, KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.keystores.dynamodb import actions
 from fieldvault.keystores.dynamodb.actions import Action
@@ -14,23 +14,27 @@ from fieldvault.keystores.dynamodb.failures import Refused
 from fieldvault.keystores.dynamodb.heads import head
 from fieldvault.keystores.dynamodb.items import (
     HEAD,
+    Address,
+    Item,
     Slot,
     fence_address,
     fence_item,
     fence_of,
+    key_address,
     key_item,
     slot_address,
-    slot_item,
     slot_of,
     tenant_address,
 )
 from fieldvault.keystores.dynamodb.reading import raw_records, slots_of, tenants
 from fieldvault.keystores.dynamodb.shredding import lock
-from fieldvault.keystores.dynamodb.table import MAX_ACTIONS, Table, contended
+from fieldvault.keystores.dynamodb.table import MAX_ACTIONS, Table
 from fieldvault.keystores.dynamodb.writing import raise_lease
-from fieldvault.keystores.merging import behind_fence, merged
+from fieldvault.keystores.merging import behind_fence, check_slots, locked_out, merged, one_each
 
-__all__ = ["begin", "fences", "finish", "take_over"]
+__all__ = ["begin", "fences", "finish", "give_up", "move_away", "move_back", "take_over"]
+
+_TOKEN_BITS = 60
 
 _ROOM = MAX_ACTIONS - 1
 """Beside the head, which every transaction of a copy looks at."""
@@ -43,68 +47,133 @@ def fences(table: Table) -> Iterator[Fence]:
             yield from map(fence_of, page)
 
 
-def begin(table: Table) -> bool:
+def begin(table: Table) -> int | None:
     """See ``Portable.begin_copy``."""
-    seen = head(table)
-    if seen.unfinished:
-        return True
-    condition = "#value = :zero AND attribute_not_exists(#tenants)"
-    values = {":yes": {"BOOL": True}, ":zero": {"N": "0"}}
-    step = actions.update(HEAD, "SET unfinished = :yes", condition, values, ["value", "tenants"])
+    head(table)
+    fresh = "#value = :zero AND attribute_not_exists(#tenants) AND attribute_not_exists(moved)"
+    return _draw(
+        table, f"attribute_exists(unfinished) OR ({fresh})", {":zero": {"N": "0"}}, ["value", "tenants"]
+    )
+
+
+def _draw(table: Table, condition: str, values: Item, names: Collection[str] = ()) -> int | None:
+    """Lock out who copied by now, if the head is so."""
+    token = secrets.randbits(_TOKEN_BITS)
+    values = {**values, ":token": {"N": str(token)}}
     try:
-        table.transact([step])
+        table.transact([actions.update(HEAD, "SET unfinished = :token", condition, values, names)])
     except Refused:
-        return head(table).unfinished
-    return True
+        return None
+    return token
 
 
-def finish(table: Table, *, generation: int, milliseconds: int) -> None:
+def finish(table: Table, *, token: int, generation: int, milliseconds: int) -> None:
     """See ``Portable.finish_copy``."""
+    _require_copier(table, token)
     raise_lease(table, milliseconds)
-    values = {":value": {"N": str(max(generation, 1))}}
+    values = {":value": {"N": str(max(generation, 1))}, ":token": {"N": str(token)}}
     step = actions.update(
-        HEAD, "SET #value = :value REMOVE unfinished", "attribute_exists(unfinished)", values, ["value"]
+        HEAD, "SET #value = :value REMOVE unfinished", "unfinished = :token", values, ["value"]
     )
     _transact(table, [step])
 
 
-def take_over(table: Table, records: Sequence[KeyRecord], given: Sequence[Fence]) -> int:
+def give_up(table: Table) -> bool:
+    """See ``Portable.give_up_copy``; what leads to an item goes after it."""
+    head(table)
+    token = _draw(table, "attribute_exists(unfinished)", {})
+    if token is None:
+        return False
+    names = list(tenants(table))
+    for name in names:
+        for page in table.query(slot_address(KeySlot(name)).pk):
+            keys = [key_address(key_id) for item in page for key_id in slot_of(item).keys]
+            _delete(table, token, keys)
+            _delete(table, token, map(Address.of, page))
+        for page in table.query(fence_address(name, None).pk):
+            _delete(table, token, map(Address.of, page))
+    _delete(table, token, map(tenant_address, names))
+    values = {":token": {"N": str(token)}}
+    _transact(
+        table,
+        [actions.update(HEAD, "REMOVE unfinished, #tenants", "unfinished = :token", values, ["tenants"])],
+    )
+    return True
+
+
+def _delete(table: Table, token: int, addresses: Iterable[Address]) -> None:
+    _write(table, token, [[actions.delete(each)] for each in addresses])
+
+
+def move_away(table: Table, *, token: int) -> int:
+    """See ``Portable.move_away``."""
+    head(table)
+    there = table.update(
+        HEAD,
+        UpdateExpression="SET moved = :token",
+        ConditionExpression="attribute_exists(pk) AND attribute_not_exists(unfinished)",
+        ExpressionAttributeValues={":token": {"N": str(token)}},
+        ReturnValues="ALL_NEW",
+    )
+    if there is None:
+        raise UnfinishedCopy
+    return int(there["value"]["N"])
+
+
+def move_back(table: Table, *, token: int | None) -> bool:
+    """See ``Portable.move_back``."""
+    head(table)
+    condition, values = "attribute_exists(moved)", {}
+    if token is not None:
+        condition, values = "moved = :token", {":token": {"N": str(token)}}
+    try:
+        table.transact([actions.update(HEAD, "REMOVE moved", condition, values)])
+    except Refused:
+        return False
+    return True
+
+
+def take_over(table: Table, records: Sequence[KeyRecord], given: Sequence[Fence], *, token: int) -> int:
     """See ``Portable.take_over``."""
-    if not head(table).unfinished:
-        raise _not_unfinished()
+    _require_copier(table, token)
     names = {each.tenant for each in records} | {each.tenant for each in given}
-    contended(partial(_enter, table, names))
-    return _take_fences(table, given) + _take_records(table, records)
+    _enter(table, token, names)
+    return _take_fences(table, token, given) + _take_records(table, token, list(one_each(records).values()))
 
 
-def _enter(table: Table, names: Iterable[str]) -> None:
+def _require_copier(table: Table, token: int) -> None:
+    if head(table).token != token:
+        raise locked_out()
+
+
+def _enter(table: Table, token: int, names: Iterable[str]) -> None:
     """Note the tenants that are not noted yet."""
     addresses = [tenant_address(name) for name in sorted(names)]
     there = table.get_many(addresses)
     missing = [actions.exists_not(each.key) for each in addresses if each not in there]
     for part in _parts([[each] for each in missing]):
-        table.transact([actions.count_tenants(len(part), finished=False), *part])
+        _transact(table, [actions.count_tenants(len(part), token=token), *part])
 
 
-def _take_fences(table: Table, given: Sequence[Fence]) -> int:
+def _take_fences(table: Table, token: int, given: Sequence[Fence]) -> int:
     places = {(each.tenant, each.subject): each for each in reversed(given)}
     there = table.get_many(fence_address(*scope) for scope in places)
-    new = [fence for scope, fence in places.items() if fence_address(*scope) not in there]
+    new = {scope for scope in places if fence_address(*scope) not in there}
     noted = slots_of(table, places)
     steps: list[list[Action]] = []
-    for fence in new:
-        slots = [KeySlot(fence.tenant, fence.subject, purpose) for purpose in Purpose]
-        locks = [lock(slot, noted[slot]) for slot in slots]
-        steps.append([actions.exists_not(fence_item(fence)), *locks])
-    _write(table, steps)
+    for scope, fence in places.items():
+        slots = [KeySlot(*scope, purpose) for purpose in Purpose]
+        step = [actions.exists_not(fence_item(fence))] if scope in new else []
+        steps.append(step + [lock(slot, noted[slot]) for slot in slots if not noted[slot].fenced])
+    _write(table, token, steps)
     # Also of fences that were there: the process that took them over may have stopped here.
     doomed = raw_records(table, (key_id for slot in noted.values() for key_id in slot.keys))
     alive = [record for record in doomed.values() if record.state is not KeyState.DESTROYED]
-    _write(table, [[actions.wipe(record.key_id)] for record in alive])
+    _write(table, token, [[actions.wipe(record.key_id)] for record in alive])
     return len(new)
 
 
-def _take_records(table: Table, records: Sequence[KeyRecord]) -> int:
+def _take_records(table: Table, token: int, records: Sequence[KeyRecord]) -> int:
     scopes = {(record.tenant, record.subject) for record in records}
     found = table.get_many(fence_address(*scope) for scope in scopes)
     fenced = {scope for scope in scopes if fence_address(*scope) in found}
@@ -119,29 +188,31 @@ def _take_records(table: Table, records: Sequence[KeyRecord]) -> int:
     by_slot: dict[KeySlot, list[KeyRecord]] = {slot: [] for slot in noted}
     for record in {**there, **kept}.values():
         if record.slot in by_slot:
-            by_slot[record.slot].append(record)
+            by_slot[record.slot].append(behind_fence(record, fenced))
+    check_slots(record for filling in by_slot.values() for record in filling)
     changed = {key_id for key_id, record in kept.items() if record != there.get(key_id)}
     steps: list[list[Action]] = []
     for slot, filling in by_slot.items():
-        state = replace(_standing(slot, filling), fenced=noted[slot].fenced)
-        writes = [actions.put(key_item(record)) for record in filling if record.key_id in changed]
+        state = replace(
+            _standing(filling), fenced=noted[slot].fenced or (slot.tenant, slot.subject) in fenced
+        )
+        writes = [_key(there, record) for record in filling if record.key_id in changed]
         if state != noted[slot]:
-            writes.append(actions.put(slot_item(slot, state)))
-        # More than a transaction holds: the slot comes last, and is written when the copy goes on.
+            # First: where there are more keys than a transaction holds, it leads to those that are there.
+            writes.insert(0, actions.rewrite_slot(slot, noted[slot], state))
         steps += [writes[start : start + _ROOM] for start in range(0, len(writes), _ROOM)]
-    _write(table, steps)
+    _write(table, token, steps)
     return len(changed)
 
 
-def _standing(slot: KeySlot, filling: Sequence[KeyRecord]) -> Slot:
-    """How a slot stands that these keys fill.
+def _key(there: Mapping[bytes, KeyRecord], record: KeyRecord) -> Action:
+    known = there.get(record.key_id)
+    return actions.exists_not(key_item(record)) if known is None else actions.rewrite_key(known, record)
 
-    Raises:
-        KeyStoreError: they cannot all fill it.
-    """
+
+def _standing(filling: Sequence[KeyRecord]) -> Slot:
+    """How a slot stands that these keys fill."""
     active = [record.key_id for record in filling if record.state is KeyState.ACTIVE]
-    if len(active) > 1 or len({record.version for record in filling}) < len(filling):
-        raise KeyStoreError(f"keys contradict one another about the {slot.purpose} slot of {slot.tenant!r}")
     newest = max(filling, key=lambda record: record.version)
     return Slot(
         frozenset(record.key_id for record in filling),
@@ -152,9 +223,9 @@ def _standing(slot: KeySlot, filling: Sequence[KeyRecord]) -> Slot:
     )
 
 
-def _write(table: Table, steps: Sequence[Sequence[Action]]) -> None:
+def _write(table: Table, token: int, steps: Sequence[Sequence[Action]]) -> None:
     for part in _parts(steps):
-        _transact(table, [actions.check_unfinished(), *part])
+        _transact(table, [actions.check_copier(token), *part])
 
 
 def _parts(steps: Sequence[Sequence[Action]]) -> Iterator[list[Action]]:
@@ -176,10 +247,4 @@ def _transact(table: Table, steps: Sequence[Action]) -> None:
         pass
     else:
         return
-    raise _not_unfinished()
-
-
-def _not_unfinished() -> KeyStoreError:
-    return KeyStoreError(
-        "the key store is no unfinished copy, or another process copies to it; nothing was done"
-    )
+    raise locked_out()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from fieldvault.errors import KeyStoreError
+from fieldvault.errors import UnfinishedCopy
+from fieldvault.keys.protocols import MovedAway
 from fieldvault.keystores.dynamodb import actions
 from fieldvault.keystores.dynamodb.failures import Refused
 from fieldvault.keystores.dynamodb.items import HEAD, damaged
@@ -17,14 +18,16 @@ __all__ = ["Head", "found", "head", "served"]
 class Head(NamedTuple):
     """What holds for the store as a whole.
 
-    The generation, the number of tenants, the scopes that are fenced while their keys are not all wiped yet,
-    and whether the store is a copy that is not finished.
+    The generation, the number of tenants, the scopes that are fenced while their keys are not all wiped yet;
+    the token of whoever copies to it, as long as it is a copy that is not finished; and whether it was moved
+    away.
     """
 
     generation: int
     tenants: int
     wiping: AbstractSet[str]
-    unfinished: bool
+    token: int | None
+    moved: bool
 
 
 def head(table: Table) -> Head:
@@ -43,7 +46,8 @@ def head(table: Table) -> Head:
         int(item["value"]["N"]),
         int(item["tenants"]["N"]) if "tenants" in item else 0,
         frozenset(item.get("wiping", {}).get("SS", ())),
-        "unfinished" in item,
+        int(item["unfinished"]["N"]) if "unfinished" in item else None,
+        "moved" in item,
     )
 
 
@@ -51,14 +55,13 @@ def served(table: Table) -> Head:
     """The head of a store that serves.
 
     Raises:
-        KeyStoreError: the store is an unfinished copy.
+        UnfinishedCopy, MovedAway: it serves nobody.
     """
     seen = head(table)
-    if seen.unfinished:
-        raise KeyStoreError(
-            "the key store is an unfinished copy of another: finish it with `fieldvault keystore copy "
-            "--finish`, or open the one that it is copied from"
-        )
+    if seen.token is not None:
+        raise UnfinishedCopy
+    if seen.moved:
+        raise MovedAway
     return seen
 
 

@@ -63,11 +63,15 @@ def current(table: Table, slots: Iterable[KeySlot]) -> Snapshot:
     """How these slots stand."""
     seen = served(table)
     items = table.get_many(slot_address(slot) for slot in dict.fromkeys(slots))
-    return _with_parents(table, seen, _filling(table, items, telling=True))
+    return _with_parents(table, seen, _filling(table, seen, items, telling=True))
 
 
-def _filling(table: Table, items: Mapping[Address, Item], *, telling: bool) -> dict[bytes, KeyRecord]:
+def _filling(
+    table: Table, seen: Head, items: Mapping[Address, Item], *, telling: bool = False
+) -> dict[bytes, KeyRecord]:
     """The keys of slots that were read, all of them or those that say how a slot stands.
+
+    In an unfinished copy they may be as nobody would serve them: a large slot is written in several steps.
 
     Raises:
         KeyStoreError: a slot and its keys contradict one another, however often they are read.
@@ -80,7 +84,8 @@ def _filling(table: Table, items: Mapping[Address, Item], *, telling: bool) -> d
         torn = []
         for address, key_ids in wanted.items():
             own = {key_id: records[key_id] for key_id in key_ids if key_id in records}
-            if len(own) < len(key_ids) or not _agree(noted[address], own.values()):
+            whole = len(own) == len(key_ids) and _agree(noted[address], own.values())
+            if seen.token is None and not whole:
                 # Somebody changed the slot in between.
                 torn.append(address)
             else:
@@ -120,7 +125,7 @@ def keys_of_scope(table: Table, tenant: str, subject: str | None) -> list[KeyRec
     """A scope's keys, by purpose and version."""
     seen = head(table)
     items = table.get_many(slot_address(KeySlot(tenant, subject, purpose)) for purpose in Purpose)
-    return _sorted(seen, _filling(table, items, telling=False).values())
+    return _sorted(seen, _filling(table, seen, items).values())
 
 
 def all_keys(table: Table, tenant: str) -> Iterator[KeyRecord]:
@@ -129,7 +134,7 @@ def all_keys(table: Table, tenant: str) -> Iterator[KeyRecord]:
     for page in table.query(pk):
         seen = head(table)
         items = {Address.of(item): item for item in page}
-        yield from _sorted(seen, _filling(table, items, telling=False).values())
+        yield from _sorted(seen, _filling(table, seen, items).values())
 
 
 def tenants(table: Table) -> Iterator[str]:

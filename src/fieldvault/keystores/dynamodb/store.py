@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from math import ceil
 from typing import Any, NoReturn
 
-from fieldvault.aws.clients import ClientOptions, Clients
+from fieldvault.aws.clients import ClientOptions, Clients, MemberError, blaming_members
 from fieldvault.aws.workers import Workers
-from fieldvault.errors import ConfigurationError
 from fieldvault.keys.protocols import Addition
 from fieldvault.keys.records import Change, Fence, KeyRecord, KeySlot, KeyState, Snapshot, check_transition
 from fieldvault.keystores.dynamodb import copying, reading, writing
 from fieldvault.keystores.dynamodb.creation import create_table
 from fieldvault.keystores.dynamodb.heads import served
+from fieldvault.keystores.dynamodb.items import SEPARATOR
 from fieldvault.keystores.dynamodb.shredding import shred
 from fieldvault.keystores.dynamodb.table import Table
 from fieldvault.settings import Section
@@ -24,6 +24,7 @@ __all__ = ["DynamoDBKeyStore"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _PARALLEL = 8
+_NAMED = 5
 
 
 class DynamoDBKeyStore:
@@ -55,9 +56,9 @@ class DynamoDBKeyStore:
         **options: Any,
     ) -> None:
         if not _NAME.fullmatch(str(table)):
-            raise ConfigurationError(f"{table!r} names no table of DynamoDB; give its name, not its ARN")
+            raise MemberError(f"{table!r} names no table of DynamoDB; give its name, not its ARN", "table")
         if parallel < 1:
-            raise ConfigurationError("parallel is the number of calls at a time, at least 1")
+            raise MemberError("parallel is the number of calls at a time, at least 1", "parallel")
         given = ClientOptions(region_name=region_name, endpoint_url=endpoint_url, **options)
         clients = Clients("dynamodb", client, given, connections=parallel + 2)
         self._table = Table(table, clients, Workers(parallel, "fieldvault-dynamodb"))
@@ -68,7 +69,10 @@ class DynamoDBKeyStore:
         table, parallel = section.text("table"), section.whole("parallel", _PARALLEL)
         options = ClientOptions.from_config(section)
         section.finish()
-        return cls(table, parallel=parallel, **{name: getattr(options, name) for name in options.__slots__})
+        with blaming_members(section):
+            return cls(
+                table, parallel=parallel, **{name: getattr(options, name) for name in options.__slots__}
+            )
 
     # -- reading --------------------------------------------------------------------------------------------
 
@@ -110,7 +114,9 @@ class DynamoDBKeyStore:
 
     def check(self) -> str:
         """See ``KeyStore.check``."""
-        return f"{self._where()}, {served(self._table).tenants} tenants"
+        seen = served(self._table)
+        plural = "" if seen.tenants == 1 else "s"
+        return f"{self._where()}, {seen.tenants} tenant{plural}{_half_done(seen.wiping)}"
 
     # -- writing --------------------------------------------------------------------------------------------
 
@@ -141,17 +147,29 @@ class DynamoDBKeyStore:
 
     # -- as a copy ------------------------------------------------------------------------------------------
 
-    def begin_copy(self) -> bool:
+    def begin_copy(self) -> int | None:
         """See ``Portable.begin_copy``."""
         return copying.begin(self._table)
 
-    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence]) -> int:
+    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence], *, token: int) -> int:
         """See ``Portable.take_over``; the fences first, then each slot in one transaction."""
-        return copying.take_over(self._table, records, fences)
+        return copying.take_over(self._table, records, fences, token=token)
 
-    def finish_copy(self, *, generation: int, lease: float) -> None:
+    def finish_copy(self, *, token: int, generation: int, lease: float) -> None:
         """See ``Portable.finish_copy``."""
-        copying.finish(self._table, generation=generation, milliseconds=ceil(lease * 1000))
+        copying.finish(self._table, token=token, generation=generation, milliseconds=ceil(lease * 1000))
+
+    def give_up_copy(self) -> bool:
+        """See ``Portable.give_up_copy``; takes the permission ``dynamodb:DeleteItem``."""
+        return copying.give_up(self._table)
+
+    def move_away(self, *, token: int) -> int:
+        """See ``Portable.move_away``."""
+        return copying.move_away(self._table, token=token)
+
+    def move_back(self, *, token: int | None = None) -> bool:
+        """See ``Portable.move_back``."""
+        return copying.move_back(self._table, token=token)
 
     # -- its life -------------------------------------------------------------------------------------------
 
@@ -173,3 +191,12 @@ class DynamoDBKeyStore:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DynamoDBKeyStore is not pickled or copied; open it in each process")
+
+
+def _half_done(wiping: Iterable[str]) -> str:
+    """Shreds that stopped midway: whom to shred once more, so that the rest of the keys is wiped as well."""
+    scopes = [" / ".join(name.split(SEPARATOR)).removesuffix(" / ") for name in sorted(wiping)]
+    if not scopes:
+        return ""
+    more = f" and {len(scopes) - _NAMED} more" if len(scopes) > _NAMED else ""
+    return f"; shreds that stopped midway, shred again: {', '.join(scopes[:_NAMED])}{more}"

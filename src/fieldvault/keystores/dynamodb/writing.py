@@ -101,6 +101,10 @@ def _add_part(table: Table, additions: Sequence[Addition]) -> AbstractSet[bytes]
     elif new:
         steps.append(actions.count_tenants(len(new)))
     table.transact(steps)
+    if not touched and not new:
+        # None of these looked at the head, which all would wait for. If the store was moved away meanwhile,
+        # its copy may lack these keys; if it was not by now, it has them.
+        served(table)
     return {each.record.key_id for each in chosen}
 
 
@@ -195,13 +199,18 @@ def reserve(table: Table, key_ids: Sequence[bytes], uses: int, *, limit: int) ->
         )
         return None if updated is None else int(updated["uses"]["N"])
 
+    served(table)
     wanted = list(dict.fromkeys(key_ids))
     totals = zip(wanted, table.map(ask, wanted), strict=True)
-    return {key_id: total for key_id, total in totals if total is not None}
+    granted = {key_id: total for key_id, total in totals if total is not None}
+    # Once more: what was granted before the store was moved away is counted in its copy.
+    served(table)
+    return granted
 
 
 def rewrap(table: Table, key_id: bytes, *, expect: bytes, wrapped: bytes) -> bool:
     """See ``KeyStore.rewrap``."""
+    served(table)
     record = raw_records(table, [key_id]).get(key_id)
     if record is None or record.wrapped != expect:
         return False
@@ -212,8 +221,11 @@ def rewrap(table: Table, key_id: bytes, *, expect: bytes, wrapped: bytes) -> boo
     try:
         table.transact([change, actions.check_unfenced(slot_address(record.slot))])
     except Refused:
-        return False
-    return True
+        done = False
+    else:
+        done = True
+    served(table)
+    return done
 
 
 def raise_lease(table: Table, milliseconds: int) -> int:

@@ -1,45 +1,50 @@
-"""What ``SQLKeyStore`` writes while it is the unfinished copy of another store (see ``Portable``).
+"""What ``SQLKeyStore`` writes as the copy of another store, and once it was copied itself (``Portable``).
 
-The mark of such a store is its generation, which is below 0: whoever comes to use a key reads that number
-first, or raises it.
+The mark of a store that serves nobody is its generation, which is below 0: whoever comes to use a key reads
+that number first, or raises it.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 
-from fieldvault.errors import KeyStoreError
+from fieldvault.errors import UnfinishedCopy
 from fieldvault.keys.records import Fence, KeyRecord
-from fieldvault.keystores.merging import behind_fence, destroyed, merged
-from fieldvault.keystores.sql.reading import UNFINISHED, missing_tenants
+from fieldvault.keystores.merging import behind_fence, check_slots, destroyed, locked_out, merged, one_each
+from fieldvault.keystores.sql.reading import MOVED, UNFINISHED, missing_tenants, number
 from fieldvault.keystores.sql.rows import batches, fence_row, key_row, record_of
 from fieldvault.keystores.sql.schema import NO_SUBJECT, changes, fences, keys, meta, tenants
 from fieldvault.keystores.sql.writing import raise_lease
 
-__all__ = ["begin", "finish", "take_over"]
+__all__ = ["begin", "finish", "give_up", "move_away", "move_back", "take_over"]
+
+_TOKEN_BITS = 60
 
 _CHANGEABLE = ("state", "wrapped", "uses", "active")
 
 
-def begin(connection: Connection) -> bool:
+def begin(connection: Connection) -> int | None:
     """See ``Portable.begin_copy``."""
     generation = _locked_generation(connection)
-    if generation == UNFINISHED:
-        return True
-    if generation != 0 or any(
-        connection.scalar(select(func.count()).select_from(table)) for table in (keys, fences)
+    if not _unfinished(generation) and (
+        generation != 0
+        or any(connection.scalar(select(func.count()).select_from(table)) for table in (keys, fences))
     ):
-        return False
-    _set_generation(connection, UNFINISHED)
-    return True
+        return None
+    token = secrets.randbits(_TOKEN_BITS)
+    _set_generation(connection, UNFINISHED + token)
+    return token
 
 
-def take_over(connection: Connection, records: Sequence[KeyRecord], fenced: Sequence[Fence]) -> int:
+def take_over(
+    connection: Connection, records: Sequence[KeyRecord], fenced: Sequence[Fence], *, token: int
+) -> int:
     """See ``Portable.take_over``."""
-    _require_unfinished(connection)
+    _require_copier(connection, token)
     for names in batches(sorted({key.tenant for key in records} | {fence.tenant for fence in fenced})):
         missing = missing_tenants(connection, set(names))
         if missing:
@@ -47,9 +52,9 @@ def take_over(connection: Connection, records: Sequence[KeyRecord], fenced: Sequ
     return _take_fences(connection, fenced) + _take_records(connection, records)
 
 
-def finish(connection: Connection, *, generation: int, milliseconds: int) -> None:
+def finish(connection: Connection, *, token: int, generation: int, milliseconds: int) -> None:
     """See ``Portable.finish_copy``."""
-    _require_unfinished(connection)
+    _require_copier(connection, token)
     # A store that has begun at 0 is told apart from one that has never been written to.
     reached = max(generation, 1)
     _set_generation(connection, reached)
@@ -63,20 +68,60 @@ def finish(connection: Connection, *, generation: int, milliseconds: int) -> Non
     raise_lease(connection, milliseconds)
 
 
+def give_up(connection: Connection) -> bool:
+    """See ``Portable.give_up_copy``."""
+    if not _unfinished(_locked_generation(connection)):
+        return False
+    for table in (keys, fences, tenants):
+        connection.execute(delete(table))
+    _set_generation(connection, 0)
+    return True
+
+
+def move_away(connection: Connection, *, token: int) -> int:
+    """See ``Portable.move_away``."""
+    generation = _locked_generation(connection)
+    if _unfinished(generation):
+        raise UnfinishedCopy
+    _set(connection, "moved_by", token)
+    if generation < 0:
+        return generation - MOVED
+    _set_generation(connection, MOVED + generation)
+    return generation
+
+
+def move_back(connection: Connection, *, token: int | None) -> bool:
+    """See ``Portable.move_back``."""
+    generation = _locked_generation(connection)
+    if not MOVED <= generation < 0 or token not in (None, number(connection, "moved_by")):
+        return False
+    _set_generation(connection, generation - MOVED)
+    return True
+
+
 def _locked_generation(connection: Connection) -> int:
-    # Held to the end: two copies into one store go on one after the other, step by step.
+    # Held to the end: two copies into one store go on one after the other, step by step, and whoever found
+    # the store serving is done.
     query = select(meta.c.value).where(meta.c.name == "generation").with_for_update()
     generation: int = connection.execute(query).scalar_one()
     return generation
 
 
-def _require_unfinished(connection: Connection) -> None:
-    if _locked_generation(connection) != UNFINISHED:
-        raise KeyStoreError("the key store is no unfinished copy; it takes nothing over")
+def _unfinished(generation: int) -> bool:
+    return generation < MOVED
+
+
+def _require_copier(connection: Connection, token: int) -> None:
+    if _locked_generation(connection) != UNFINISHED + token:
+        raise locked_out()
 
 
 def _set_generation(connection: Connection, value: int) -> None:
-    connection.execute(update(meta).where(meta.c.name == "generation").values(value=value))
+    _set(connection, "generation", value)
+
+
+def _set(connection: Connection, name: str, value: int) -> None:
+    connection.execute(update(meta).where(meta.c.name == name).values(value=value))
 
 
 def _take_fences(connection: Connection, coming: Sequence[Fence]) -> int:
@@ -104,6 +149,7 @@ def _fenced(connection: Connection, places: Sequence[tuple[str, str]]) -> set[tu
 
 
 def _take_records(connection: Connection, coming: Sequence[KeyRecord]) -> int:
+    coming = list(one_each(coming).values())
     places = sorted({(record.tenant, record.subject or NO_SUBJECT) for record in coming})
     fenced = {
         (tenant, subject or None)
@@ -116,6 +162,7 @@ def _take_records(connection: Connection, coming: Sequence[KeyRecord]) -> int:
         for row in connection.execute(select(keys).where(keys.c.key_id.in_(part)))
     }
     kept = [merged(there.get(record.key_id), behind_fence(record, fenced)) for record in coming]
+    check_slots(kept)
     new = [record for record in kept if record.key_id not in there]
     other = [record for record in kept if record.key_id in there and record != there[record.key_id]]
     _change(connection, other)

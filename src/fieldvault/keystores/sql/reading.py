@@ -6,15 +6,17 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, or_, select, true, tuple_, union
+from sqlalchemy import Connection, Row, Select, exists, func, or_, select, true, tuple_, union
 from sqlalchemy.sql.elements import ColumnElement
 
-from fieldvault.errors import KeyStoreError
+from fieldvault.errors import UnfinishedCopy
+from fieldvault.keys.protocols import MovedAway
 from fieldvault.keys.records import Change, Fence, KeyRecord, KeyState, Snapshot
 from fieldvault.keystores.sql.rows import batches, change_of, fence_of, in_scope, record_of
 from fieldvault.keystores.sql.schema import NO_SUBJECT, changes, fences, keys, meta, tenants
 
 __all__ = [
+    "MOVED",
     "PAGE",
     "UNFINISHED",
     "changes_since",
@@ -28,16 +30,20 @@ __all__ = [
     "page_of_keys",
     "page_of_tenants",
     "records_of_scope",
+    "require_served",
     "snapshot",
 ]
 
 PAGE = 1_000
 
 UNFINISHED = -(2**62)
-"""The generation of a store that is still being copied, and serves nobody.
+"""To this the token of its copier is added, below 2^60: the generation of a store that is still being copied.
 
-Raising it as often as it may be does not bring it to 0.
+Raising it as often as it may be does not bring it to 0, nor to the next mark.
 """
+
+MOVED = -(2**60)
+"""To this its own generation is added, as long as a store is moved away."""
 
 _LIVE = (KeyState.ACTIVE.value, KeyState.SUSPENDED.value)
 
@@ -51,17 +57,26 @@ def generation(connection: Connection) -> int:
     """The fence generation.
 
     Raises:
-        KeyStoreError: the store is an unfinished copy.
+        UnfinishedCopy, MovedAway: the store serves nobody.
     """
     return _served(number(connection, "generation"))
 
 
+def require_served(connection: Connection) -> None:
+    """Have the store serve until the end of this transaction: whoever wants to end that waits for it.
+
+    Raises:
+        UnfinishedCopy, MovedAway: it serves nobody.
+    """
+    query = select(meta.c.value).where(meta.c.name == "generation").with_for_update(read=True)
+    _served(connection.execute(query).scalar_one())
+
+
 def _served(value: int) -> int:
+    if value < MOVED:
+        raise UnfinishedCopy
     if value < 0:
-        raise KeyStoreError(
-            "the key store is an unfinished copy of another: finish it with `fieldvault keystore copy "
-            "--finish`, or open the one that it is copied from"
-        )
+        raise MovedAway
     return value
 
 
@@ -146,8 +161,11 @@ def page_of_keys(connection: Connection, tenant: str, after: KeyRecord | None) -
 
 
 def page_of_tenants(connection: Connection, after: str | None) -> Sequence[str]:
-    """The next tenants."""
-    query = select(tenants.c.tenant).order_by(tenants.c.tenant).limit(PAGE)
+    """The next tenants that have a key or a fence; of some a row is left that was refused both."""
+    lasting = or_(
+        exists().where(keys.c.tenant == tenants.c.tenant), exists().where(fences.c.tenant == tenants.c.tenant)
+    )
+    query = select(tenants.c.tenant).where(lasting).order_by(tenants.c.tenant).limit(PAGE)
     return connection.scalars(query if after is None else query.where(tenants.c.tenant > after)).all()
 
 

@@ -32,6 +32,7 @@ from fieldvault.envelope import KEY_ID_SIZE
 from fieldvault.errors import KeyStoreError
 
 __all__ = [
+    "CONSTRAINTS",
     "NO_SUBJECT",
     "STEPS",
     "Step",
@@ -49,6 +50,9 @@ NO_SUBJECT = ""
 
 No subject is empty (docs/format.md, 1).
 """
+
+CONSTRAINTS = ("fieldvault_keys_version", "fieldvault_keys_active")
+"""What stands behind every decision about a slot: one key a version, one active key."""
 
 
 class ExactText(TypeDecorator[str]):
@@ -118,8 +122,8 @@ keys = Table(
     Column("uses", BigInteger, nullable=False),
     # 1 or NULL: unique constraints let any number of NULLs stand, in all three databases, and one 1.
     Column("active", SmallInteger),
-    UniqueConstraint("tenant", "subject", "purpose", "version", name="fieldvault_keys_version"),
-    UniqueConstraint("tenant", "subject", "purpose", "active", name="fieldvault_keys_active"),
+    UniqueConstraint("tenant", "subject", "purpose", "version", name=CONSTRAINTS[0]),
+    UniqueConstraint("tenant", "subject", "purpose", "active", name=CONSTRAINTS[1]),
     **_TABLE,
 )
 
@@ -151,7 +155,7 @@ def _create(connection: Connection) -> None:
     for table in (meta, tenants, keys, fences, changes):
         connection.execute(CreateTable(table, if_not_exists=True))
     there = set(connection.scalars(select(meta.c.name)))
-    for name in ("generation", "lease_milliseconds", "schema_version"):
+    for name in ("generation", "lease_milliseconds", "moved_by", "schema_version"):
         if name not in there:
             connection.execute(insert(meta).values(name=name, value=0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from math import ceil
 
 from sqlalchemy import Engine
@@ -184,22 +185,39 @@ class SQLKeyStore:
 
     # -- as a copy ------------------------------------------------------------------------------------------
 
-    def begin_copy(self) -> bool:
+    def begin_copy(self) -> int | None:
         """See ``Portable.begin_copy``."""
         return self._transactions.write(copying.begin)
 
-    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence]) -> int:
+    def take_over(self, records: Sequence[KeyRecord], fences: Sequence[Fence], *, token: int) -> int:
         """See ``Portable.take_over``; one transaction."""
-        return self._transactions.write(lambda connection: copying.take_over(connection, records, fences))
+        return self._transactions.write(
+            lambda connection: copying.take_over(connection, records, fences, token=token)
+        )
 
-    def finish_copy(self, *, generation: int, lease: float) -> None:
+    def finish_copy(self, *, token: int, generation: int, lease: float) -> None:
         """See ``Portable.finish_copy``."""
         self._transactions.write(
             lambda connection: copying.finish(
-                connection, generation=generation, milliseconds=ceil(lease * 1000)
+                connection, token=token, generation=generation, milliseconds=ceil(lease * 1000)
             )
         )
         self._transactions.truncate_log()
+
+    def give_up_copy(self) -> bool:
+        """See ``Portable.give_up_copy``; takes the right to delete rows of three tables."""
+        given_up = self._transactions.write(copying.give_up)
+        if given_up:
+            self._transactions.truncate_log()
+        return given_up
+
+    def move_away(self, *, token: int) -> int:
+        """See ``Portable.move_away``."""
+        return self._transactions.write(partial(copying.move_away, token=token))
+
+    def move_back(self, *, token: int | None = None) -> bool:
+        """See ``Portable.move_back``."""
+        return self._transactions.write(partial(copying.move_back, token=token))
 
     def close(self) -> None:
         """See ``KeyStore.close``; an engine that was passed in stays open."""

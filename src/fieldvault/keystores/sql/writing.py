@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, insert, select, tuple_, update
 from fieldvault.errors import KeyShredded
 from fieldvault.keys.protocols import Addition
 from fieldvault.keys.records import Change, Fence, KeySlot, KeyState, Purpose
-from fieldvault.keystores.sql.reading import generation, missing_tenants, number
+from fieldvault.keystores.sql.reading import generation, missing_tenants, number, require_served
 from fieldvault.keystores.sql.rows import batches, fence_row, in_scope, in_slots, key_row, record_of
 from fieldvault.keystores.sql.schema import NO_SUBJECT, changes, fences, keys, meta, tenants
 
@@ -57,8 +57,8 @@ def add_active(connection: Connection, additions: Sequence[Addition]) -> Abstrac
     if chosen:
         connection.execute(insert(keys), [key_row(each.record) for each in chosen])
     if not replaced:
-        # An unfinished copy makes no keys of its own; where a key is replaced, the note below is refused.
-        generation(connection)
+        # Where a key is replaced, the note below is what a store that serves nobody refuses.
+        require_served(connection)
     _note(connection, [Change(each.record.tenant, each.record.subject) for each in replaced])
     return {each.record.key_id for each in chosen}
 
@@ -103,6 +103,7 @@ def transition(connection: Connection, key_id: bytes, *, expect: KeyState, to: K
     locked = select(keys).where(keys.c.key_id == key_id, keys.c.state == expect.value).with_for_update()
     row = connection.execute(locked).first()
     if row is None:
+        require_served(connection)
         return False
     slot = record_of(row).slot
     if to is KeyState.ACTIVE and slot in _filled(connection, [slot])[0]:
@@ -131,13 +132,16 @@ def reserve(
         if totals:
             connection.execute(update(keys).where(keys.c.key_id.in_(totals)).values(uses=keys.c.uses + uses))
         granted |= totals
+    require_served(connection)
     return granted
 
 
 def rewrap(connection: Connection, key_id: bytes, *, expect: bytes, wrapped: bytes) -> bool:
     """See ``KeyStore.rewrap``."""
     unchanged = and_(keys.c.key_id == key_id, keys.c.wrapped == expect)
-    return connection.execute(update(keys).where(unchanged).values(wrapped=wrapped)).rowcount == 1
+    done = connection.execute(update(keys).where(unchanged).values(wrapped=wrapped)).rowcount == 1
+    require_served(connection)
+    return done
 
 
 def shred(connection: Connection, fence: Fence) -> Sequence[bytes]:
@@ -155,6 +159,8 @@ def shred(connection: Connection, fence: Fence) -> Sequence[bytes]:
     )
     if not fenced or wiped.rowcount:
         _note(connection, [Change(fence.tenant, fence.subject, whole_tenant=fence.subject is None)])
+    else:
+        require_served(connection)
     own = select(keys.c.key_id).where(scope).order_by(keys.c.purpose, keys.c.version)
     return [bytes(key_id) for key_id in connection.scalars(own)]
 
