@@ -19,7 +19,9 @@
     │   ├── KMSDenied             the caller may not use the root key
     │   └── KMSKeyDisabled        the root key is disabled, deleted or unknown
     ├── KeyStoreError             the key store failed or is unreachable
-    │   └── UnfinishedCopy        it is a copy of another one that was begun and not finished
+    │   ├── UnfinishedCopy        it is a copy of another one that was begun and not finished
+    │   └── KeyStoreRefused       it answered, and has nothing for this process: no outage
+    │       └── MovedAway         it was copied to another one, which serves in its place
     └── ErasureBlocked            something stands against the erasure
 
 No message, argument or attribute of these holds a plaintext or a key. All of them mix in SQLAlchemy's
@@ -43,8 +45,10 @@ __all__ = [
     "KeyNotFound",
     "KeyShredded",
     "KeyStoreError",
+    "KeyStoreRefused",
     "KeySuspended",
     "MalformedCiphertext",
+    "MovedAway",
     "NotYet",
     "ScopeRequired",
     "TenantMismatch",
@@ -52,6 +56,11 @@ __all__ = [
     "UnsupportedQuery",
     "UnsupportedValue",
 ]
+
+_MOVED_AWAY = (
+    "the key store was copied to another one and serves nobody: have the configuration name the copy, or "
+    "open this one again with `fieldvault keystore reopen`"
+)
 
 _UNFINISHED = (
     "the key store is an unfinished copy of another: finish it with `fieldvault keystore copy --finish`, or "
@@ -168,6 +177,20 @@ class UnfinishedCopy(KeyStoreError):
     """The key store is a copy that was begun and not finished: it serves nobody yet."""
 
     def __init__(self, message: str = _UNFINISHED) -> None:
+        super().__init__(message)
+
+
+class KeyStoreRefused(KeyStoreError):
+    """The key store answered, and has nothing for this process: no permission, or its tables are gone.
+
+    No outage: what is cached serves to the end of the lease, and through no grace.
+    """
+
+
+class MovedAway(KeyStoreRefused):
+    """The key store was copied to another one, which serves in its place; this one serves nobody."""
+
+    def __init__(self, message: str = _MOVED_AWAY) -> None:
         super().__init__(message)
 
 

@@ -9,9 +9,17 @@ from typing import NamedTuple
 import pytest
 
 from fieldvault import CachePolicy, RetryPolicy, Vault
-from fieldvault.errors import FieldVaultError, KeyShredded, KeyStoreError, KMSDenied, KMSError, KMSUnavailable
+from fieldvault.errors import (
+    FieldVaultError,
+    KeyShredded,
+    KeyStoreError,
+    KeyStoreRefused,
+    KMSDenied,
+    KMSError,
+    KMSUnavailable,
+)
 from fieldvault.keys.clock import boot_clock
-from fieldvault.keys.protocols import KeyStoreRefused, WrappedKey
+from fieldvault.keys.protocols import WrappedKey
 from fieldvault.keys.records import KeySlot
 from fieldvault.testing.fakes import FaultyKMS
 from tests.keys.parties import Party, Rig, WatchedStore

@@ -5,8 +5,7 @@ import time
 import pytest
 
 from fieldvault import CachePolicy
-from fieldvault.errors import KeyShredded, KeyStoreError
-from fieldvault.keys.protocols import KeyStoreRefused
+from fieldvault.errors import KeyShredded, KeyStoreError, KeyStoreRefused
 from fieldvault.keystores import MemoryKeyStore
 from tests.keys.parties import Party, Rig, Running, in_threads
 

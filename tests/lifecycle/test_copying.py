@@ -10,8 +10,8 @@ from typing import TypeVar
 import pytest
 
 from fieldvault import Vault
-from fieldvault.errors import ConfigurationError, KeyShredded, KeyStoreError
-from fieldvault.keys.protocols import KeyStore, MovedAway
+from fieldvault.errors import ConfigurationError, KeyShredded, KeyStoreError, MovedAway
+from fieldvault.keys.protocols import KeyStore
 from fieldvault.keys.records import Fence, KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.keystores import MemoryKeyStore, SQLKeyStore
 from fieldvault.kms import LocalKMS

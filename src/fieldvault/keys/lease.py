@@ -8,11 +8,11 @@ from functools import partial
 from math import inf
 from typing import NamedTuple
 
-from fieldvault.errors import KeyStoreError
+from fieldvault.errors import KeyStoreError, KeyStoreRefused
 from fieldvault.keys.cache import KeyCache, touched_by
 from fieldvault.keys.clock import Clock, next_try
 from fieldvault.keys.flight import SingleFlight
-from fieldvault.keys.protocols import KeyStore, KeyStoreRefused
+from fieldvault.keys.protocols import KeyStore
 from fieldvault.keys.records import KeyRecord
 
 __all__ = ["Lease", "Reading"]

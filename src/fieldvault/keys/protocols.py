@@ -9,27 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from fieldvault.errors import KeyStoreError, KMSError, KMSUnavailable
+from fieldvault.errors import KMSError, KMSUnavailable
 from fieldvault.keys.records import Change, Fence, KeyRecord, KeySlot, KeyState, Snapshot
 
 __all__ = [
     "KMS",
     "Addition",
     "KeyStore",
-    "KeyStoreRefused",
     "ManyRootKeys",
-    "MovedAway",
     "Portable",
     "Provisioned",
     "Rewrapping",
     "RootKeyRotation",
     "WrappedKey",
 ]
-
-_MOVED_AWAY = (
-    "the key store was copied to another one and serves nobody: have the configuration name the copy, or "
-    "open this one again with `fieldvault keystore reopen`"
-)
 
 
 class WrappedKey(NamedTuple):
@@ -123,13 +116,6 @@ class NotAsked(KMSUnavailable):
     """An item of ``unwrap_many`` that the KMS was not asked for any more, as others had met an outage.
 
     It says nothing of the item's own root key.
-    """
-
-
-class KeyStoreRefused(KeyStoreError):
-    """The key store answered, and has nothing for this process: no permission, or its tables are gone.
-
-    No outage: what is cached serves to the end of the lease, and through no grace.
     """
 
 
@@ -230,13 +216,6 @@ class KeyStore(Protocol):
     def close(self) -> None:
         """Give up connections. Closing twice is fine."""
         ...
-
-
-class MovedAway(KeyStoreRefused):
-    """The key store was copied to another one, which serves in its place; this one serves nobody."""
-
-    def __init__(self, message: str = _MOVED_AWAY) -> None:
-        super().__init__(message)
 
 
 @runtime_checkable

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from fieldvault.errors import KeyShredded, UnfinishedCopy
+from fieldvault.errors import KeyShredded, MovedAway, UnfinishedCopy
 from fieldvault.forks import in_forked_children
-from fieldvault.keys.protocols import Addition, MovedAway
+from fieldvault.keys.protocols import Addition
 from fieldvault.keys.records import (
     Change,
     Fence,

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from fieldvault.errors import ConfigurationError
-from fieldvault.keys.protocols import KeyStore, MovedAway, Portable
+from fieldvault.errors import ConfigurationError, MovedAway
+from fieldvault.keys.protocols import KeyStore, Portable
 from fieldvault.keys.records import KeyRecord
 from fieldvault.lifecycle.inventory import Inventory, scopes, take_inventory
 

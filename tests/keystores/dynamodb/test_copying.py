@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from fieldvault.errors import KeyShredded, KeyStoreError
-from fieldvault.keys.protocols import MovedAway
+from fieldvault.errors import KeyShredded, KeyStoreError, MovedAway
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.keystores import MemoryKeyStore
 from fieldvault.keystores.dynamodb import DynamoDBKeyStore, actions

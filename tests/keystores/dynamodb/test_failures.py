@@ -5,8 +5,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from botocore.session import get_session
 
 from fieldvault.aws.faults import STILL_EXPIRED
-from fieldvault.errors import KeyStoreError
-from fieldvault.keys.protocols import KeyStoreRefused
+from fieldvault.errors import KeyStoreError, KeyStoreRefused
 from fieldvault.keystores.dynamodb.failures import CODES, OPERATIONS, Busy, Conflict, Refused, failure
 from fieldvault.testing.vendors import error_codes
 

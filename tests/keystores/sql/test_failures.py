@@ -12,8 +12,7 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.pool import NullPool
 
-from fieldvault.errors import KeyStoreError
-from fieldvault.keys.protocols import KeyStoreRefused
+from fieldvault.errors import KeyStoreError, KeyStoreRefused
 from fieldvault.keys.records import KeyRecord, KeyState
 from fieldvault.keystores import SQLKeyStore
 from fieldvault.keystores.sql import transactions

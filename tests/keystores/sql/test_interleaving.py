@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event
 
-from fieldvault.errors import KeyShredded, KeyStoreError
-from fieldvault.keys.protocols import Addition, MovedAway
+from fieldvault.errors import KeyShredded, KeyStoreError, MovedAway
+from fieldvault.keys.protocols import Addition
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState
 from fieldvault.keystores import SQLKeyStore
 from fieldvault.keystores.sql.transactions import Transactions

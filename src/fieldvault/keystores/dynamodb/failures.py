@@ -10,8 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from fieldvault.aws.faults import STILL_EXPIRED, Fault, code_of, fault_of_code, fault_of_sdk, words_of
-from fieldvault.errors import KeyStoreError
-from fieldvault.keys.protocols import KeyStoreRefused
+from fieldvault.errors import KeyStoreError, KeyStoreRefused
 
 __all__ = ["CODES", "FAILURES", "OPERATIONS", "Busy", "Conflict", "Refused", "Verdict", "failure"]
 

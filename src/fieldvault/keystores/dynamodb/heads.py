@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from fieldvault.errors import UnfinishedCopy
-from fieldvault.keys.protocols import MovedAway
+from fieldvault.errors import MovedAway, UnfinishedCopy
 from fieldvault.keystores.dynamodb import actions
 from fieldvault.keystores.dynamodb.failures import Refused
 from fieldvault.keystores.dynamodb.items import HEAD, damaged

@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, exists, func, or_, select, true, tuple_, union
 from sqlalchemy.sql.elements import ColumnElement
 
-from fieldvault.errors import UnfinishedCopy
-from fieldvault.keys.protocols import MovedAway
+from fieldvault.errors import MovedAway, UnfinishedCopy
 from fieldvault.keys.records import Change, Fence, KeyRecord, KeyState, Snapshot
 from fieldvault.keystores.sql.rows import batches, change_of, fence_of, in_scope, record_of
 from fieldvault.keystores.sql.schema import NO_SUBJECT, changes, fences, keys, meta, tenants

@@ -19,9 +19,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from fieldvault.errors import KeyStoreError
+from fieldvault.errors import KeyStoreError, KeyStoreRefused
 from fieldvault.forks import in_forked_children
-from fieldvault.keys.protocols import KeyStoreRefused
 from fieldvault.keystores.sql import engines
 from fieldvault.keystores.sql.engines import check_engine
 from fieldvault.keystores.sql.schema import CONSTRAINTS
