@@ -66,6 +66,7 @@ class Server:
 
     def __init__(self) -> None:
         self.keys = {"root": [os.urandom(32)], "other": [os.urandom(32)]}
+        self.disabled: set[bytes] = set()
         self.trouble: ServerError | None = None
 
     def versions(self, name: str) -> list[bytes]:
@@ -75,6 +76,11 @@ class Server:
         if name not in self.keys:
             raise NoSuchKey(f"no key {name} for {TOKEN}")
         return self.keys[name]
+
+    def require(self, root_key: bytes) -> None:
+        """Or refuse its use."""
+        if root_key in self.disabled:
+            raise KeyInactive(f"one version, {TOKEN}")
 
     @contextmanager
     def troubled(self, trouble: ServerError) -> Iterator[None]:
@@ -127,8 +133,17 @@ class SampleKMS:
         versions = self.versions()
         if not wrapped or not 1 <= wrapped[0] <= len(versions):
             raise KMSError("not a key that was wrapped here")
-        root_key = AESGCM(versions[wrapped[0] - 1])
-        return root_key.decrypt(wrapped[1:13], wrapped[13:], self.bound(context))
+        root_key = versions[wrapped[0] - 1]
+        self.require(root_key)
+        return AESGCM(root_key).decrypt(wrapped[1:13], wrapped[13:], self.bound(context))
+
+    def require(self, root_key: bytes) -> None:
+        """That the server lets it be used."""
+        try:
+            return self.server.require(root_key)
+        except ServerError as error:
+            told = self.translated(error)
+        raise told
 
     def wrap(self, key: bytes, *, context: Context) -> bytes:
         """See ``KMS.wrap``."""
@@ -159,6 +174,10 @@ class SampleKMS:
         """See ``RootKeyRotation``."""
         self.versions().append(os.urandom(32))
         return len(self.versions())
+
+    def root_key_of(self, wrapped: bytes, *, context: Context) -> str:  # noqa: ARG002 - as the protocol has it
+        """See ``ManyRootKeys``."""
+        return f"{self.name} {wrapped[0]}"
 
     def is_current(self, wrapped: bytes, *, context: Context) -> bool:
         """See ``Rewrapping``."""
@@ -232,6 +251,11 @@ class SampleConformance(KMSConformance):
     def enable(self, server: Server) -> Callable[[], None]:
         """And no longer does."""
         return partial(setattr, server, "trouble", None)
+
+    @pytest.fixture
+    def disable_one(self, server: Server) -> Callable[[bytes], None]:
+        """The server refuses the use of one version."""
+        return lambda wrapped: server.disabled.add(server.keys["root"][wrapped[0] - 1])
 
     @pytest.fixture
     def delete(self, server: Server) -> Callable[[], None]:

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fieldvault.errors import KeyStoreError
-from fieldvault.keys.protocols import KeyStore, KeyStoreRefused
+from fieldvault.errors import KeyStoreError, KeyStoreRefused
+from fieldvault.keys.protocols import KeyStore
 from fieldvault.keystores import MemoryKeyStore
 from fieldvault.testing import KeyStoreConformance
 from fieldvault.testing.vendors import Meaning, VendorError
 
 PASSWORD = "passwordPASSWORD"
 PATIENCE = 0.4
+PAGE = 50
 
 
 class Trouble(Exception):
@@ -61,6 +62,9 @@ for name in dir(KeyStore):
 
 class SampleStoreConformance(KeyStoreConformance):
     """The kit over a store in memory, as if that had a vendor."""
+
+    page = PAGE
+    dies_with_its_process = True
 
     store_class: ClassVar[type[MemoryKeyStore]] = RemoteStore
 

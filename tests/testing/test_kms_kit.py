@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 
 from fieldvault.testing import KMSConformance
-from tests.testing.broken_kms import BROKEN
+from tests.testing.broken_bindings import BROKEN_BINDINGS
+from tests.testing.broken_kms import BROKEN_KMS
 from tests.testing.kit_runs import Outcomes, only, outcomes
 from tests.testing.sample_kms import SampleConformance, SampleKMS
+
+BROKEN = [*BROKEN_KMS, *BROKEN_BINDINGS]
 
 TESTS = [
     only(SampleConformance, [name for name in dir(KMSConformance) if name.startswith("test_")]),

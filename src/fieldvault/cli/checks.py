@@ -108,9 +108,7 @@ def _remedy(config: Path, error: FieldVaultError) -> str:
     if isinstance(error, UnfinishedCopy):
         return how_to_finish(config)
     if isinstance(error, MovedAway):
-        return (
-            "have the configuration name the copy; or, if nothing used it, fieldvault keystore reopen"
-        )
+        return "have the configuration name the copy; or, if nothing used it, fieldvault keystore reopen"
     if isinstance(error, ConfigurationError):
         return "mend the section [key_store], or the file or variable that it names"
     return _RESTORE_KEY_STORE

@@ -15,6 +15,7 @@ from fieldvault.testing.promises.erasure import ErasurePromises
 from fieldvault.testing.promises.listing import ListingPromises
 from fieldvault.testing.promises.mapping import MappingPromises
 from fieldvault.testing.promises.outages import OutagePromises
+from fieldvault.testing.promises.racing import RacingPromises
 from fieldvault.testing.promises.reading import ReadingPromises
 from fieldvault.testing.promises.sharing import SharingPromises
 from fieldvault.testing.promises.staleness import StalenessPromises
@@ -31,6 +32,7 @@ class KeyStoreConformance(
     UsesPromises,
     ErasurePromises,
     StalenessPromises,
+    RacingPromises,
     ListingPromises,
     CopyPromises,
     SharingPromises,
@@ -94,3 +96,11 @@ class KeyStoreConformance(
         """The same store, as another process would see it."""
         with closing(open_store()) as elsewhere:
             yield elsewhere
+
+    @pytest.fixture
+    def handles(
+        self, open_store: Callable[[], KeyStore], store: KeyStore, elsewhere: KeyStore
+    ) -> Iterator[Sequence[KeyStore]]:
+        """The same store, as three processes would see it: who races in one process only sees nothing."""
+        with closing(open_store()) as third:
+            yield store, elsewhere, third

@@ -24,6 +24,7 @@ __all__ = [
     "first_key",
     "in_a_fork",
     "record",
+    "shows",
     "state_of",
     "successor",
     "together",
@@ -142,3 +143,9 @@ def told_by(error: BaseException | None) -> Iterator[str]:
     while error is not None:
         yield from (str(error), repr(error), repr(error.args), repr(vars(error)))
         error = error.__cause__ or error.__context__
+
+
+def shows(text: str, secret: str) -> bool:
+    """Whether a text holds a secret, or two thirds of it in one piece: cut in two it is shown as well."""
+    size = min(len(secret), max(8, len(secret) * 2 // 3))
+    return any(secret[start : start + size] in text for start in range(len(secret) - size + 1))

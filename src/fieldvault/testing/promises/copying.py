@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from fieldvault.errors import KeyShredded, KeyStoreError, UnfinishedCopy
-from fieldvault.keys.protocols import KeyStore, MovedAway, Portable
+from fieldvault.errors import KeyShredded, KeyStoreError, MovedAway, UnfinishedCopy
+from fieldvault.keys.protocols import KeyStore, Portable
 from fieldvault.keys.records import KeyRecord, KeySlot, KeyState, Purpose
 from fieldvault.testing.samples import acme, add, fence, first_key, record, state_of, successor
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import cycle, islice
 
 import pytest
 
@@ -97,13 +99,14 @@ class ErasurePromises:
 
     @pytest.mark.parametrize("fenced", [None, "ann"])
     def test_no_key_is_made_behind_a_fence(self, store: KeyStore, fenced: str | None) -> None:
-        """Not the first, not the next, and nothing else of the same step."""
+        """Not the first, not the next, not for another purpose, and nothing else of the same step."""
         key = first_key(store, acme("ann"))
         store.shred(fence(subject=fenced))
         bystander = record(KeySlot("globex"))
         for addition in (
             Addition(record(acme("ann"), 2), None),
             Addition(record(acme("ann"), 2), key.key_id),
+            *(Addition(record(acme("ann", purpose), 2), None) for purpose in Purpose),
         ):
             with pytest.raises(KeyShredded):
                 store.add_active([Addition(bystander, None), addition])
@@ -117,14 +120,14 @@ class ErasurePromises:
         for slot in (acme(), acme("ann "), acme("Ann"), KeySlot("ACME", "ann")):
             first_key(store, slot)
 
-    def test_no_key_slips_past_a_shred(self, store: KeyStore) -> None:
+    def test_no_key_slips_past_a_shred(self, store: KeyStore, handles: Sequence[KeyStore]) -> None:
         """Of keys made at the same moment, each is refused or wiped."""
 
-        def make(slot: KeySlot) -> None:
+        def make(handle: KeyStore, slot: KeySlot) -> None:
             key = record(slot)
             try:
-                add(store, key)
-                add(store, record(slot, 2), key)
+                add(handle, key)
+                add(handle, record(slot, 2), key)
             except KeyShredded:
                 pass
 
@@ -134,13 +137,17 @@ class ErasurePromises:
         for turn in range(8):
             tenant, subject = f"tenant {turn}", "ann" if turn % 2 else None
             slot = KeySlot(tenant, subject)
-            together([*[partial(make, slot)] * 5, partial(shred, slot)])
+            makers = [partial(make, each, slot) for each in islice(cycle(handles), 5)]
+            together([*makers, partial(shred, slot)])
             assert [key for key in store.keys(tenant, subject) if key.wrapped] == []
 
-    def test_of_many_that_shred_at_once_one_sets_the_fence(self, store: KeyStore) -> None:
+    def test_of_many_that_shred_at_once_one_sets_the_fence(
+        self, store: KeyStore, handles: Sequence[KeyStore]
+    ) -> None:
         """All of them are told the same keys."""
         key = first_key(store, acme())
         fences = [fence(reason=f"reason {number}") for number in range(6)]
-        answers = together([partial(store.shred, each) for each in fences])
+        racing = zip(cycle(handles), fences, strict=False)
+        answers = together([partial(each.shred, set_) for each, set_ in racing])
         assert [list(answer) for answer in answers] == [[key.key_id]] * 6
         assert store.fence("acme", None) in fences

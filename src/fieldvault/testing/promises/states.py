@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import cycle, islice
 
 import pytest
 
@@ -69,17 +71,24 @@ class StatePromises:
         assert not add(store, record(acme(), 2))
         successor(store, key)
 
-    def test_of_many_that_change_a_state_at_once_one_does(self, store: KeyStore) -> None:
+    def test_of_many_that_change_a_state_at_once_one_does(
+        self, store: KeyStore, handles: Sequence[KeyStore]
+    ) -> None:
         """Compare-and-set: the others find it done."""
         key = first_key(store, acme())
         for before, after in (
             (KeyState.ACTIVE, KeyState.SUSPENDED),
             (KeyState.SUSPENDED, KeyState.ACTIVE),
         ) * 2:
-            calls = [partial(store.transition, key.key_id, expect=before, to=after)] * THREADS
+            calls = [
+                partial(each.transition, key.key_id, expect=before, to=after)
+                for each in islice(cycle(handles), THREADS)
+            ]
             assert sum(together(calls)) == 1
 
-    def test_of_many_keys_reinstated_at_once_one_becomes_active(self, store: KeyStore) -> None:
+    def test_of_many_keys_reinstated_at_once_one_becomes_active(
+        self, store: KeyStore, handles: Sequence[KeyStore]
+    ) -> None:
         """Even where they are different keys of the slot."""
         keys = [_key_in(store, KeyState.SUSPENDED)]
         for version in range(2, THREADS + 1):
@@ -87,22 +96,24 @@ class StatePromises:
             assert add(store, keys[-1])
             assert store.transition(keys[-1].key_id, expect=KeyState.ACTIVE, to=KeyState.SUSPENDED)
         calls = [
-            partial(store.transition, key.key_id, expect=KeyState.SUSPENDED, to=KeyState.ACTIVE)
-            for key in keys
+            partial(each.transition, key.key_id, expect=KeyState.SUSPENDED, to=KeyState.ACTIVE)
+            for each, key in zip(cycle(handles), keys, strict=False)
         ]
         assert sum(together(calls)) == 1
         states = [state_of(store, key) for key in keys]
         assert states.count(KeyState.ACTIVE) == 1
 
     @pytest.mark.parametrize("state", [KeyState.SUSPENDED, KeyState.DESTROYED])
-    def test_a_rotation_never_undoes_a_transition(self, store: KeyStore, state: KeyState) -> None:
+    def test_a_rotation_never_undoes_a_transition(
+        self, store: KeyStore, elsewhere: KeyStore, state: KeyState
+    ) -> None:
         """Of the two exactly one finds the key active."""
         for turn in range(8):
             key = first_key(store, acme(f"subject {turn}"))
             rotated, left = together(
                 [
                     partial(add, store, record(key.slot, 2), key),
-                    partial(store.transition, key.key_id, expect=KeyState.ACTIVE, to=state),
+                    partial(elsewhere.transition, key.key_id, expect=KeyState.ACTIVE, to=state),
                 ]
             )
             assert rotated is not left

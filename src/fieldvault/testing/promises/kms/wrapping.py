@@ -16,6 +16,7 @@ from fieldvault.testing.promises.kms.samples import CONTEXT, TellsNothing
 __all__ = ["WrappingPromises"]
 
 _POSITIONS = 64
+_KEYS, _MANY = 60, 600
 
 _OTHER_CONTEXTS: Mapping[str, Mapping[str, str]] = {
     "another tenant": {**CONTEXT, "tenant": "globex"},
@@ -70,8 +71,11 @@ class WrappingPromises:
     def test_another_context_opens_nothing(
         self, kms: KMS, key: bytes, other: str, tells_nothing: TellsNothing
     ) -> None:
-        """The context is authenticated, every name and value of it."""
-        _refused(kms, kms.wrap(key, context=CONTEXT), _OTHER_CONTEXTS[other], tells_nothing)
+        """The context is authenticated, every name and value of it, alone and among many."""
+        wrapped = kms.wrap(key, context=CONTEXT)
+        _refused(kms, wrapped, _OTHER_CONTEXTS[other], tells_nothing)
+        (answer,) = kms.unwrap_many([WrappedKey(wrapped, _OTHER_CONTEXTS[other])])
+        assert isinstance(answer, KMSError)
 
     def test_a_wrapped_key_that_was_changed_opens_nothing(
         self, kms: KMS, key: bytes, tells_nothing: TellsNothing
@@ -107,14 +111,21 @@ class WrappingPromises:
         _refused(kms, stranger.wrap(key, context=CONTEXT), CONTEXT, tells_nothing)
 
     def test_many_are_unwrapped_in_order(self, kms: KMS) -> None:
-        """More than a vendor's batch holds, the same one twice, or none."""
-        keys = [os.urandom(32) for _ in range(600)]
-        items = []
-        for number, each in enumerate(keys):
-            context = {**CONTEXT, "tenant": f"tenant {number}"}
-            items.append(WrappedKey(kms.wrap(each, context=context), context))
-        assert list(kms.unwrap_many(items)) == keys
-        assert list(kms.unwrap_many([items[3], items[1], items[3]])) == [keys[3], keys[1], keys[3]]
+        """More than a vendor's batch holds, the same one again and again, or none; bad ones in between."""
+        wrapped: dict[bytes, WrappedKey] = {}
+        for number in range(_KEYS):
+            key, context = os.urandom(32), {**CONTEXT, "tenant": f"tenant {number}"}
+            wrapped[key] = WrappedKey(kms.wrap(key, context=context), context)
+        keys = random.choices(list(wrapped), k=_MANY)
+        items = [wrapped[key] for key in keys]
+        bad = random.sample(range(_MANY), 3)
+        for index in bad:
+            items[index] = items[index]._replace(context=CONTEXT)
+        answers = list(kms.unwrap_many(items))
+        assert [index for index in range(_MANY) if answers[index] != keys[index]] == sorted(bad)
+        for index in bad:
+            assert isinstance(answers[index], KMSError)
+            assert not isinstance(answers[index], KMSUnavailable)
         assert list(kms.unwrap_many([])) == []
 
     def test_of_many_each_meets_its_own_error(self, kms: KMS) -> None:
