@@ -1,7 +1,7 @@
 # Everything here sets itself up: a Python of 3.11 or later with venv, and make, are all it takes.
 #
 #   make demo     a shop of two tenants, encrypted, rotated and shredded before your eyes
-#   make test     lint, types, import contracts, and all tests, on SQLAlchemy 2.1 and 2.0; three runs side by side
+#   make test     lint, types, import contracts, and all tests, on SQLAlchemy 2.1 and 2.0, several runs side by side
 #   make coverage the tests on SQLAlchemy 2.1, and which lines they leave out
 #   make bench    the budgets, measured beside the peers
 #   make format   rewrite the sources as `make lint` wants them
@@ -21,38 +21,45 @@ INSTALL := $(PIP) install --no-deps --no-compile --require-hashes --requirement
 PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 
 # The tests whose subject meets SQLAlchemy, and so are run on both releases.
-SQLALCHEMY_TESTS := tests/sqlalchemy tests/keystores/sql tests/keystores/test_conformance.py tests/lifecycle \
-	$(foreach page,alembic quickstart search,'tests/docs/test_pages.py::test_the_code_of_a_page_works[docs/$(page).md]')
+SQLALCHEMY_TESTS := tests/sqlalchemy tests/keystores/sql tests/keystores/test_conformance.py \
+	$(foreach page,quickstart search,'tests/docs/test_pages.py::test_the_code_of_a_page_works[docs/$(page).md]')
 
-# Those that do not care are run once: these in a run of their own, as they mostly wait for servers.
-NEUTRAL_TESTS := $(addprefix tests/,aws benchmarks cli examples kms telemetry testing)
+# Those that do not care are run once: these in two runs of their own, the others with SQLAlchemy 2.1.
+SERVICE_TESTS := $(addprefix tests/,aws kms outages telemetry testing)
+SURFACE_TESTS := $(addprefix tests/,benchmarks cli docs examples)
+
+RUNS := test-2.1 test-2.0 test-services test-surface
 
 # What each run says of the real parts.
 PARTS := build/real-parts
 
-.PHONY: demo test test-2.1 test-2.0 test-neutral coverage lint format bench lock clean
+.PHONY: demo test $(RUNS) coverage lint format bench lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/demo.py
 
-# All at once, each shown when it has ended; then what they talked to, all together.
+# Three at once, each shown when it has ended; then what they talked to, all together.
 test: lint $(VENV_SA20)/.dev
 	@rm -rf $(PARTS)
-	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target test-2.1 test-2.0 test-neutral; \
-		ended=$$?; $(BIN)/python -m tests.servers.closing $(PARTS)/test-*; exit $$ended
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target $(RUNS); \
+		ended=$$?; $(BIN)/python -m tests.servers.closing $(PARTS)/test-* && exit $$ended
 
 test-2.1:
 	@echo "== tests, SQLAlchemy 2.1"
-	@$(BIN)/python -m pytest --quiet --save-parts=$(PARTS)/$@ $(addprefix --ignore=,$(NEUTRAL_TESTS))
+	@$(BIN)/python -m pytest --quiet --save-parts=$(PARTS)/$@ $(addprefix --ignore=,$(SERVICE_TESTS) $(SURFACE_TESTS))
 
 test-2.0:
 	@echo "== tests, SQLAlchemy 2.0"
 	@$(VENV_SA20)/bin/python -m pytest --quiet --save-parts=$(PARTS)/$@ $(SQLALCHEMY_TESTS)
 
-test-neutral:
-	@echo "== tests that do not care which SQLAlchemy it is"
-	@$(BIN)/python -m pytest --quiet --save-parts=$(PARTS)/$@ $(NEUTRAL_TESTS)
+test-services:
+	@echo "== tests of services and devices"
+	@$(BIN)/python -m pytest --quiet --save-parts=$(PARTS)/$@ $(SERVICE_TESTS)
+
+test-surface:
+	@echo "== tests of commands, pages and examples"
+	@$(BIN)/python -m pytest --quiet --save-parts=$(PARTS)/$@ $(SURFACE_TESTS)
 
 lint: $(VENV)/.dev
 	@echo "== lint"

@@ -11,7 +11,7 @@ __all__ = ["KEY_STORE", "KMS", "SERVED", "Row", "State", "rows_of", "table"]
 
 SERVED = "served"
 OUT, DENIED, GONE, WRONG = "KMSUnavailable", "KMSDenied", "KMSKeyDisabled", "KMSError"
-STORE = "KeyStoreError"
+STORE, REFUSED = "KeyStoreError", "KeyStoreRefused"
 
 TRANSIT, AWS, PKCS11, LOCAL = "`TransitKMS`", "`AWSKMS`", "`PKCS11KMS`", "`LocalKMS`"
 MULTI = "`MultiKMS`"
@@ -148,7 +148,18 @@ def _store_outage(backend: str, failure: str, played: str, within: str) -> Row:
 
 
 def _store_refusal(backend: str, failure: str, played: str, within: str) -> Row:
-    return Row(backend, failure, played, STORE, SERVED, STORE, STORE, STORE, STORE, within)
+    return Row(
+        backend,
+        failure,
+        played,
+        REFUSED,
+        SERVED,
+        REFUSED,
+        REFUSED,
+        REFUSED,
+        REFUSED,
+        within,
+    )
 
 
 def _of_database(backend: str) -> Sequence[Row]:

@@ -45,16 +45,27 @@ def test_several_runs_are_told_of_together(tmp_path: Path) -> None:
     PartsRecord(exercised={"Redis": "7"}, skipped={"MariaDB": "gone"}, through=["2.0.58"]).save(
         tmp_path / "runs" / "two"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.servers.closing", *sorted(tmp_path.glob("runs/*"))],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = _closing(tmp_path / "runs", require_all="0")
+    assert done.returncode == 0
     first, second = done.stdout.splitlines()
     assert first == "real parts exercised: PostgreSQL 15.1, Redis 7, through SQLAlchemy 2.0.58 and 2.1.9"
     assert second.startswith("real parts skipped: MariaDB (gone), ")
+    strict = _closing(tmp_path / "runs", require_all="1")
+    assert strict.returncode == 1
+    assert "yet not exercised: SQLite, " in strict.stderr
+    PartsRecord(exercised=dict.fromkeys((part.name for part in PARTS), "1")).save(tmp_path / "runs" / "rest")
+    assert _closing(tmp_path / "runs", require_all="1").returncode == 0
+
+
+def _closing(runs: Path, *, require_all: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "tests.servers.closing", *sorted(runs.iterdir())],
+        cwd=ROOT,
+        env={**os.environ, REQUIRE_ALL: require_all},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_of_several_releases_the_newest_is_found(tmp_path: Path) -> None:
@@ -100,7 +111,7 @@ def test_a_whole_run_that_leaves_a_part_out_fails_where_all_are_required(
     tmp_path.joinpath("conftest.py").write_text('pytest_plugins = ["tests.servers.plugin"]\n')
     tmp_path.joinpath("test_one.py").write_text("def test_sqlite(sqlite_url): assert sqlite_url\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--save-parts=parts/run"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"],
         cwd=tmp_path,
         env={**os.environ, REQUIRE_ALL: value},
         capture_output=True,
@@ -111,4 +122,19 @@ def test_a_whole_run_that_leaves_a_part_out_fails_where_all_are_required(
     assert "1 passed" in done.stdout
     left_out = ", ".join(part.name for part in PARTS if part is not SQLITE)
     assert (f"yet not exercised: {left_out}" in done.stdout) == bool(code)
+
+
+def test_one_of_several_runs_saves_its_record_and_is_not_judged_by_itself(tmp_path: Path) -> None:
+    """It leaves parts to the others."""
+    tmp_path.joinpath("pytest.toml").write_text(f'[pytest]\npythonpath = ["{ROOT}"]\ntestpaths = ["."]\n')
+    tmp_path.joinpath("conftest.py").write_text('pytest_plugins = ["tests.servers.plugin"]\n')
+    tmp_path.joinpath("test_one.py").write_text("def test_sqlite(sqlite_url): assert sqlite_url\n")
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--save-parts=parts/run"],
+        cwd=tmp_path,
+        env={**os.environ, REQUIRE_ALL: "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert PartsRecord.of_all([tmp_path / "parts" / "run"]).exercised.keys() == {SQLITE.name}

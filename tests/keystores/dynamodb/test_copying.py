@@ -226,6 +226,6 @@ def test_a_shred_that_stopped_midway_is_named(
     assert "stopped midway" not in store.check()
     with meanwhile(client, "TransactWriteItems", 2, die), pytest.raises(_Killed):
         store.shred(fence(subject="ann"))
-    assert store.check().endswith("1 tenants; shreds that stopped midway, shred again: acme / ann")
+    assert store.check().endswith("1 tenant; shreds that stopped midway, shred again: acme / ann")
     store.shred(fence(subject="ann"))
     assert "stopped midway" not in store.check()
